@@ -1,0 +1,193 @@
+"""What every command shares: common options, one JSON object, progress bars, exit codes."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import math
+import os
+import sys
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from faceidx.errors import FaceidxError, InputError
+from faceidx.escape import for_terminal
+from faceidx.progress import Progress, ProgressCallback, silent
+
+EXIT_FAILED, EXIT_USAGE, EXIT_STRICT, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+FILE = click.Path(path_type=Path)
+
+
+def run_and_exit(command: click.Command) -> NoReturn:
+    """Run a command; an error becomes one line on stderr and the exit code it stands for."""
+    os.umask(0o077)  # faces and names are for their owner only, whichever library writes them
+    try:
+        code = command.main(standalone_mode=False, prog_name="faceidx")
+        sys.stdout.flush()
+    except click.exceptions.Exit as wanted:
+        code = wanted.exit_code
+    except click.UsageError as error:
+        where = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+        code = _fail(f"{error.format_message()}{where}", EXIT_USAGE)
+    except click.ClickException as error:
+        code = _fail(error.format_message(), EXIT_USAGE)
+    except InputError as error:
+        code = _fail(str(error), EXIT_USAGE)
+    except FaceidxError as error:
+        code = _fail(str(error), EXIT_FAILED)
+    except (KeyboardInterrupt, click.Abort):
+        code = _fail("interrupted; run the same command again to go on", EXIT_INTERRUPTED)
+    except MemoryError:
+        code = _fail("out of memory; give a smaller batch or a part of the data", EXIT_FAILED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_FAILED
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"faceidx: error: {for_terminal(message)}", err=True)
+    return code
+
+
+def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--json`, `--config` and `-v` to a command.
+
+    The command's function returns `(result, summary)`, or `(result, summary, exit code)`: a
+    mapping for `--json` and a text for people; this wrapper prints the one that was asked for.
+    """
+
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+    @click.option(
+        "--config",
+        type=FILE,
+        is_eager=True,
+        expose_value=False,
+        callback=_read_config,
+        help="TOML file of options; a flag given here beats it.",
+    )
+    @click.option("-v", "--verbose", is_flag=True, help="Name pictures and people on stderr.")
+    @functools.wraps(function)
+    def wrapped(*args: Any, as_json: bool, verbose: bool, **kwargs: Any) -> None:
+        _set_up_logging(verbose)
+        result, summary, *code = function(*args, **kwargs)
+        if as_json:
+            click.echo(json.dumps(_finite(result), ensure_ascii=False))
+        elif summary:
+            click.echo(summary)
+        if code and code[0]:
+            raise click.exceptions.Exit(code[0])
+
+    return wrapped
+
+
+def device_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--device auto|cpu|cuda|cuda:N`."""
+    return click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        callback=_check_device,
+        help="auto, cpu, cuda or cuda:N.",
+    )(function)
+
+
+def seed_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--seed`."""
+    return click.option(
+        "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all chance."
+    )(function)
+
+
+def _check_device(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    kind, _, number = value.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (
+        number and not (kind == "cuda" and number.isdigit())
+    ):
+        raise click.BadParameter(f"{value!r} is none of auto, cpu, cuda, cuda:N", ctx, param)
+    return value
+
+
+def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
+    """Make a TOML file's values the defaults of this command's options."""
+    if value is None:
+        return
+    try:
+        table = tomllib.loads(value.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{value}: no readable TOML file ({error})") from None
+    known = {p.name for p in ctx.command.params if isinstance(p, click.Option)}
+    values = {name.replace("-", "_"): v for name, v in table.items()}
+    for name in values:
+        if name not in known:
+            raise InputError(
+                f"{value}: {ctx.command_path} has no option --{name.replace('_', '-')}"
+            )
+    ctx.default_map = {**(ctx.default_map or {}), **values}
+
+
+def _finite(value: Any) -> Any:
+    """Replace what JSON has no word for: NaN and infinities by null, NumPy numbers by plain ones."""
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _set_up_logging(verbose: bool) -> None:
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.WARNING,
+        format="%(levelname)s: %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+    for noisy in ("matplotlib", "PIL", "h5py", "numba", "fsspec"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+@contextmanager
+def progress_bar() -> Iterator[ProgressCallback]:
+    """Yield a callback that draws a bar on stderr with rate and time left; silent off a terminal."""
+    if not sys.stderr.isatty():
+        yield silent
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with RichProgress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(p: Progress) -> None:
+            if p.stage not in tasks:
+                for task in tasks.values():
+                    bars.stop_task(task)
+                tasks[p.stage] = bars.add_task(escape(p.stage), total=p.total, rate="", note="")
+            task = tasks[p.stage]
+            speed = bars.tasks[bars.task_ids.index(task)].speed
+            rate = f"{speed:,.0f} {p.unit}/s" if speed else ""
+            note = escape(for_terminal(p.note))
+            bars.update(task, completed=p.done, total=p.total, rate=rate, note=note)
+
+        yield report

@@ -1,0 +1,246 @@
+"""The embeddings file: HDF5, format `faceidx-embeddings`, version 1, readable with bare h5py.
+
+docs/file-formats.md describes every dataset and attribute.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from faceidx.errors import InputError
+from faceidx.files import whole_file
+
+FORMAT = "faceidx-embeddings"
+VERSION = 1
+TEXT = h5py.string_dtype("utf-8")
+# Rows of a chunk: large enough for sequential reads, small enough to fetch a few rows cheaply.
+_CHUNK_ROWS = 1024
+
+
+@dataclass(kw_only=True)
+class Origin:
+    """Where embeddings come from: what must agree before they may be compared."""
+
+    model: str
+    """Name of the model, for a person to read."""
+    fingerprint: str
+    """SHA-256 that identifies the model and its preprocessing; files that differ here never mix."""
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    """Everything that was done to a picture, plus engine, precision and detection."""
+
+
+@dataclass(kw_only=True)
+class Left:
+    """What did not become an embedding."""
+
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    """Key and reason of every picture that could not be read."""
+    no_face: list[str] = field(default_factory=list)
+    """Keys of the pictures in which no face was found."""
+
+
+class EmbeddingFile:
+    """An open embeddings file. A context manager; rows are read only when asked for.
+
+    Args:
+        path: the `.h5` file.
+
+    Raises:
+        InputError: the file is missing, is no embeddings file, was written by a newer version, or
+            refers to other files (external, virtual and linked datasets are never followed).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = open_hdf5(path, FORMAT, VERSION)
+        self._vectors = own_dataset(self._file, "embeddings", path)
+        self.count, self.dim = (int(n) for n in self._vectors.shape)
+        attributes = self._file.attrs
+        self.origin = Origin(
+            model=str(attributes.get("model", "")),
+            fingerprint=str(attributes.get("fingerprint", "")),
+            preprocessing=json.loads(str(attributes.get("preprocessing", "{}"))),
+        )
+
+    def __enter__(self) -> EmbeddingFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def paths(self) -> list[str]:
+        """Keys of the pictures (N), in the order of the rows."""
+        return self._texts("paths")
+
+    def identities(self) -> list[str]:
+        """Identity of each row (N), empty where unknown."""
+        return self._texts("identities")
+
+    def norms(self) -> np.ndarray:
+        """Length of each embedding before normalising, (N,) float32."""
+        return np.asarray(own_dataset(self._file, "norms", self.path)[()], dtype=np.float32)
+
+    def vectors(self, rows: slice = slice(None)) -> np.ndarray:
+        """Unit embeddings of a range of rows, (n, D) float32."""
+        return np.asarray(self._vectors[rows], dtype=np.float32)
+
+    def blocks(self, rows: int = 65536) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (first row, vectors) over the whole file, `rows` rows at a time."""
+        for first in range(0, self.count, rows):
+            yield first, self.vectors(slice(first, first + rows))
+
+    def left(self) -> Left:
+        """What the file lists as failed or without a face."""
+        failed = zip(self._texts("failed/paths"), self._texts("failed/reasons"), strict=True)
+        return Left(failed=list(failed), no_face=self._texts("no_face/paths"))
+
+    def _texts(self, name: str) -> list[str]:
+        if name not in self._file:
+            return []
+        return [str(t) for t in own_dataset(self._file, name, self.path).asstr()[()]]
+
+
+def write_embeddings(
+    path: Path,
+    *,
+    origin: Origin,
+    vectors: np.ndarray,
+    norms: np.ndarray,
+    paths: Sequence[str],
+    identities: Sequence[str],
+    left: Left | None = None,
+    dtype: str = "float32",
+    attributes: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a whole embeddings file at once, atomically and readable by its owner only.
+
+    Args:
+        vectors: (N, D) unit rows.
+        norms: (N,) lengths before normalising.
+        dtype: how vectors are stored, `float32` or `float16`.
+        attributes: more attributes for the file.
+    """
+    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
+        create_datasets(file, dim=vectors.shape[1], dtype=dtype, rows=len(paths))
+        if len(paths):
+            file["embeddings"][:] = vectors
+            file["norms"][:] = norms
+            file["paths"][:] = list(paths)
+            file["identities"][:] = list(identities)
+        write_left(file, left or Left())
+        write_attributes(file, origin, attributes)
+
+
+def create_datasets(file: h5py.File, *, dim: int, dtype: str, rows: int) -> None:
+    """Create the datasets that hold a row a face; growable, so that shards can be appended."""
+    chunk = max(1, min(_CHUNK_ROWS, rows or _CHUNK_ROWS))
+    file.create_dataset("embeddings", (rows, dim), dtype, maxshape=(None, dim), chunks=(chunk, dim))
+    file.create_dataset("norms", (rows,), "float32", maxshape=(None,), chunks=(chunk,))
+    for name in ("paths", "identities"):
+        file.create_dataset(name, (rows,), TEXT, maxshape=(None,), chunks=(chunk,))
+
+
+def write_left(file: h5py.File, left: Left) -> None:
+    """Write the groups `failed` and `no_face`."""
+    columns = {
+        "failed/paths": [key for key, _ in left.failed],
+        "failed/reasons": [reason for _, reason in left.failed],
+        "no_face/paths": left.no_face,
+    }
+    for name, values in columns.items():
+        file.create_dataset(name, (len(values),), TEXT, data=values if values else None)
+
+
+def write_attributes(
+    file: h5py.File, origin: Origin, more: Mapping[str, Any] | None = None
+) -> None:
+    """Write the attributes that say what the file is and where its rows come from."""
+    file.attrs["format"] = FORMAT
+    file.attrs["version"] = VERSION
+    file.attrs["model"] = origin.model
+    file.attrs["fingerprint"] = origin.fingerprint
+    file.attrs["preprocessing"] = json.dumps(origin.preprocessing, sort_keys=True)
+    file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
+    file.attrs.update(more or {})
+
+
+def require_one_origin(files: Sequence[EmbeddingFile]) -> Origin:
+    """Return the origin that all files share.
+
+    Raises:
+        InputError: two files come from different models or preprocessing.
+    """
+    first = files[0]
+    for other in files[1:]:
+        require_same_fingerprint(
+            first.origin.fingerprint, str(first.path), other.origin.fingerprint, str(other.path)
+        )
+    return first.origin
+
+
+def require_same_fingerprint(one: str, one_name: str, other: str, other_name: str) -> None:
+    """Raise `InputError` unless two fingerprints are equal."""
+    if one != other:
+        raise InputError(
+            f"{one_name} and {other_name} come from different models or preprocessing "
+            f"(fingerprints {one[:12]} and {other[:12]}) and cannot be compared; "
+            "embed both with the same model and options"
+        )
+
+
+def open_hdf5(path: Path, wanted: str, version: int) -> h5py.File:
+    """Open an HDF5 file of ours for reading, checking its `format` and `version` attributes.
+
+    Raises:
+        InputError: the file is missing, damaged, of another format or of a newer version.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"{path} is no readable HDF5 file ({_first_line(error)})") from None
+    found = file.attrs.get("format")
+    if found != wanted:
+        file.close()
+        raise InputError(f"{path} is no {wanted} file (its format attribute is {found!r})")
+    if int(file.attrs.get("version", 0)) > version:
+        file.close()
+        raise InputError(f"{path} was written by a newer faceidx; update faceidx to read it")
+    return file
+
+
+def own_dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
+    """Return a dataset whose data lie in this very file.
+
+    Raises:
+        InputError: it is missing, or it is external, virtual or behind a soft or external link.
+    """
+    node: h5py.Group = file
+    for part in name.split("/"):
+        link = node.get(part, getlink=True) if part in node else None
+        if link is not None and not isinstance(link, h5py.HardLink):
+            raise InputError(f"{path}: {name} is a link; only data of the file itself are read")
+        if link is None:
+            raise InputError(f"{path}: the dataset {name} is missing")
+        node = node[part]
+    if not isinstance(node, h5py.Dataset) or node.is_virtual or node.external:
+        raise InputError(
+            f"{path}: {name} is no plain dataset; only data of the file itself are read"
+        )
+    return node
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,150 @@
+"""Writing files so that they appear whole or not at all, readable by their owner only."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from faceidx.errors import InputError, JobError
+
+FILE_MODE = 0o600
+FOLDER_MODE = 0o700
+_TEMPORARY = ".faceidx-tmp-"
+
+
+def refuse_existing(path: Path, *, overwrite: bool, way_out: str = "--overwrite") -> None:
+    """Raise `InputError` when `path` exists and may not be replaced."""
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists already; give {way_out} to replace it")
+
+
+def require_parent(path: Path) -> None:
+    """Raise `InputError` when the folder that is to hold `path` is missing or cannot be written."""
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise InputError(f"{path}: the folder {parent} does not exist; create it first")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: the folder {parent} cannot be written to")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`.
+
+    When the block raises, the temporary file is removed and `path` is as it was.
+
+    Raises:
+        InputError: the folder is missing or read-only.
+        JobError: the disk is full or failed while writing.
+    """
+    require_parent(path)
+    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(6)}-{path.name[-80:]}")
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE))
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.chmod(FILE_MODE)
+        temporary.replace(path)
+        sync(path.absolute().parent)
+    except OSError as error:
+        raise JobError(f"{path} could not be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; on success it takes the place of `path` in one step.
+
+    An existing folder is exchanged for the new one (on Linux atomically: a reader sees the old one
+    or the new one, never a mixture) and then removed.
+
+    Raises:
+        InputError: the parent folder is missing or read-only.
+        JobError: the disk is full or failed while writing.
+    """
+    require_parent(path)
+    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(6)}")
+    temporary.mkdir(FOLDER_MODE)
+    try:
+        yield temporary
+        for file in sorted(temporary.rglob("*")):
+            file.chmod(FOLDER_MODE if file.is_dir() else FILE_MODE)
+            sync(file)
+        sync(temporary)
+        _take_the_place(temporary, path)
+        sync(path.absolute().parent)
+    except OSError as error:
+        raise JobError(f"{path} could not be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _take_the_place(new: Path, target: Path) -> None:
+    if not target.exists():
+        new.rename(target)
+    elif not _exchange(new, target):
+        # Without an exchanging rename there is a moment with no folder at all, never a mixed one.
+        aside = target.with_name(f"{_TEMPORARY}{secrets.token_hex(6)}")
+        target.rename(aside)
+        new.rename(target)
+        shutil.rmtree(aside)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two paths atomically with Linux's renameat2; False where the system has no such call."""
+    if sys.platform != "linux":
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    at_cwd, rename_exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE: linux/fcntl.h, linux/fs.h
+    result = libc.renameat2(
+        at_cwd, os.fsencode(one.absolute()), at_cwd, os.fsencode(other.absolute()), rename_exchange
+    )
+    return bool(result == 0)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder's entries to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def writer_lock(target: Path) -> Iterator[None]:
+    """Hold the one writer's lock of `target` (a lock file beside it) for the length of the block.
+
+    Raises:
+        InputError: another process is writing `target` now.
+    """
+    require_parent(target)
+    lock = target.with_name(f".{target.name}.lock")
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, FILE_MODE)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{target} is being written by another process; wait until it ends"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)  # the lock goes with it; the empty file stays, deleting it would race
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
