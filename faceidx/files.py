@@ -46,7 +46,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         JobError: the disk is full or failed while writing.
     """
     require_parent(path)
-    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(6)}-{path.name[-80:]}")
+    temporary = _beside(path)
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE))
     try:
         yield temporary
@@ -72,7 +72,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         JobError: the disk is full or failed while writing.
     """
     require_parent(path)
-    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(6)}")
+    temporary = _beside(path)
     temporary.mkdir(FOLDER_MODE)
     try:
         yield temporary
@@ -88,12 +88,28 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_leftovers(path: Path) -> None:
+    """Delete the temporary folders that killed writers of the folder `path` left beside it.
+
+    To be called under `writer_lock(path)`, where no other writer can be at work on one of them.
+    """
+    for entry in path.absolute().parent.iterdir():
+        start, name = entry.name[: len(_TEMPORARY)], entry.name[len(_TEMPORARY) :]
+        digits, _, of = name.partition("-")
+        if start == _TEMPORARY and len(digits) == 12 and of == path.name:
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{_TEMPORARY}{secrets.token_hex(6)}-{path.name[-80:]}")
+
+
 def _take_the_place(new: Path, target: Path) -> None:
     if not target.exists():
         new.rename(target)
     elif not _exchange(new, target):
         # Without an exchanging rename there is a moment with no folder at all, never a mixed one.
-        aside = target.with_name(f"{_TEMPORARY}{secrets.token_hex(6)}")
+        aside = _beside(target)
         target.rename(aside)
         new.rename(target)
         shutil.rmtree(aside)
@@ -130,18 +146,32 @@ def writer_lock(target: Path) -> Iterator[None]:
         InputError: another process is writing `target` now.
     """
     require_parent(target)
-    lock = target.with_name(f".{target.name}.lock")
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, FILE_MODE)
+    lock = target.with_name(f".{target.name[-80:]}.lock")
+    descriptor = _locked(lock)
+    if descriptor is None:
+        raise InputError(f"{target} is being written by another process; wait until it ends")
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{target} is being written by another process; wait until it ends"
-            ) from None
         yield
     finally:
-        os.close(descriptor)  # the lock goes with it; the empty file stays, deleting it would race
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _locked(lock: Path) -> int | None:
+    """Descriptor of the lock file, locked, or None where another process holds it."""
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, FILE_MODE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its last holder may have removed the file between our opening and locking it.
+            if lock.exists() and os.fstat(descriptor).st_ino == lock.stat().st_ino:
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)
 
 
 def sha256_file(path: Path) -> str:

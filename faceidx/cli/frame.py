@@ -134,7 +134,7 @@ def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None)
 
 
 def _finite(value: Any) -> Any:
-    """Replace what JSON has no word for: NaN and infinities by null, NumPy numbers by plain ones."""
+    """Replace what JSON has no word for: NaN and infinities by null, NumPy numbers by plain."""
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
@@ -159,7 +159,7 @@ def _set_up_logging(verbose: bool) -> None:
 
 @contextmanager
 def progress_bar() -> Iterator[ProgressCallback]:
-    """Yield a callback that draws a bar on stderr with rate and time left; silent off a terminal."""
+    """Yield a callback that draws a bar on stderr, with rate and time left, if it is a terminal."""
     if not sys.stderr.isatty():
         yield silent
         return

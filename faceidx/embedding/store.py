@@ -79,6 +79,10 @@ class EmbeddingFile:
     def close(self) -> None:
         self._file.close()
 
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """An attribute of the file."""
+        return self._file.attrs.get(name, default)
+
     def paths(self) -> list[str]:
         """Keys of the pictures (N), in the order of the rows."""
         return self._texts("paths")

@@ -1,0 +1,280 @@
+"""`faceidx index`: build, change, search and check a gallery."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from faceidx.cli.frame import FILE, common_options, device_option, progress_bar, seed_option
+from faceidx.escape import for_terminal
+
+Outcome = tuple[Mapping[str, Any], str]
+
+_GALLERY = click.argument("gallery", type=FILE)
+_FILES = click.argument("files", metavar="FILE.h5...", type=FILE, nargs=-1, required=True)
+_OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+_PREFIX = click.option(
+    "--prefix",
+    "prefixes",
+    multiple=True,
+    help="Once for each FILE.h5, in order: its keys become PREFIX/key.",
+)
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  faceidx index build people.h5 --out gallery
+  faceidx index calibrate gallery --fpir 0.01
+  faceidx classify probes.h5 --index gallery"""
+)
+def index() -> None:
+    """Build, change and search a gallery of known faces."""
+
+
+@index.command(
+    epilog="""\b
+Examples:
+  faceidx index build people.h5 --out gallery
+  faceidx index build a.h5 b.h5 --prefix a --prefix b --out gallery"""
+)
+@_FILES
+@click.option("--out", type=FILE, required=True, help="Gallery folder to make.")
+@click.option(
+    "--kind",
+    type=click.Choice(["auto", "flat"]),
+    default="auto",
+    show_default=True,
+    help="flat: exact search.",
+)
+@_PREFIX
+@_OVERWRITE
+@common_options
+def build(files: tuple[Path, ...], **options: Any) -> Outcome:
+    """Build a gallery from embeddings files of one model.
+
+    Rows with NaN or of length zero are left out, counted, and listed in gallery.h5.
+    """
+    from faceidx.gallery.build import BuildOptions
+    from faceidx.gallery.build import build as build_gallery
+
+    with progress_bar() as progress:
+        result = build_gallery(BuildOptions(files=files, **options), progress=progress)
+    return result, _changed("built", result)
+
+
+@index.command(
+    epilog="""\b
+Examples:
+  faceidx index add gallery more.h5"""
+)
+@_GALLERY
+@_FILES
+@_PREFIX
+@common_options
+def add(gallery: Path, files: tuple[Path, ...], prefixes: tuple[str, ...]) -> Outcome:
+    """Add embeddings files to GALLERY, in one step.
+
+    The calibrated threshold becomes stale.
+    """
+    from faceidx.gallery.build import AddOptions
+    from faceidx.gallery.build import add as add_to_gallery
+
+    with progress_bar() as progress:
+        options = AddOptions(gallery=gallery, files=files, prefixes=prefixes)
+        result = add_to_gallery(options, progress=progress)
+    return result, _changed(f"added {result['added']:,} vectors:", result)
+
+
+@index.command(
+    epilog="""\b
+Examples:
+  faceidx index remove gallery --identity alice
+  faceidx index remove gallery --path alice/3.jpg --path bob/1.jpg"""
+)
+@_GALLERY
+@click.option("--identity", "identities", multiple=True, help="A person; may be repeated.")
+@click.option("--path", "paths", multiple=True, help="Key of one picture; may be repeated.")
+@common_options
+def remove(gallery: Path, identities: tuple[str, ...], paths: tuple[str, ...]) -> Outcome:
+    """Remove people or pictures from every file of GALLERY, in one step.
+
+    The calibrated threshold becomes stale. Where a name is unknown nothing is removed.
+    """
+    from faceidx.gallery.build import RemoveOptions
+    from faceidx.gallery.build import remove as remove_from_gallery
+
+    with progress_bar() as progress:
+        options = RemoveOptions(gallery=gallery, identities=identities, paths=paths)
+        result = remove_from_gallery(options, progress=progress)
+    return result, _changed(f"removed {result['removed']:,} vectors:", result)
+
+
+@index.command(
+    "import",
+    epilog="""\b
+Examples:
+  faceidx index import downloaded-gallery --out gallery""",
+)
+@click.argument("source", type=FILE)
+@click.option("--out", type=FILE, required=True, help="Gallery folder to make.")
+@_OVERWRITE
+@common_options
+def import_(**options: Any) -> Outcome:
+    """Rebuild a gallery that comes from elsewhere from its gallery.h5 alone.
+
+    SOURCE is the folder or its gallery.h5. A FAISS file of unknown origin is never opened.
+    """
+    from faceidx.gallery.build import ImportOptions, import_gallery
+
+    with progress_bar() as progress:
+        result = import_gallery(ImportOptions(**options), progress=progress)
+    return result, _changed("imported", result)
+
+
+@index.command(
+    epilog="""\b
+Examples:
+  faceidx index info gallery
+  faceidx index info gallery --json"""
+)
+@_GALLERY
+@common_options
+def info(gallery: Path) -> Outcome:
+    """Say what is in GALLERY: counts, sizes, pictures per person, threshold."""
+    from faceidx.gallery.check import info as gallery_info
+
+    result = gallery_info(gallery)
+    pictures = result["pictures_per_person"]
+    lines = [
+        ("kind", f"{result['kind']}, {result['dim']} numbers a vector"),
+        ("model", f"{for_terminal(result['model'])} ({result['fingerprint'][:12]})"),
+        ("vectors", f"{result['vectors']:,} ({result['without_identity']:,} without identity)"),
+        ("people", f"{result['identities']:,}"),
+        ("refused", f"{result['refused']:,}"),
+        ("recall@1", f"{result['recall_at_1']:.4f}"),
+        *((name, f"{size:,} bytes") for name, size in result["files"].items()),
+        ("threshold", _threshold_text(result["threshold"])),
+        ("pictures", ", ".join(f"{n}: {people:,}" for n, people in pictures.items())),
+        ("", "(pictures of a person: people)"),
+    ]
+    return result, "\n".join(f"{name:12} {text}" for name, text in lines)
+
+
+@index.command(
+    epilog="""\b
+Examples:
+  faceidx index search gallery probes.h5 --out hits.csv
+  faceidx index search gallery probes.h5 --top-k 3"""
+)
+@_GALLERY
+@click.argument("file", metavar="FILE.h5", type=FILE)
+@click.option(
+    "--top-k", type=click.IntRange(1), default=10, show_default=True, help="Pictures for a probe."
+)
+@click.option("--out", type=FILE, help="CSV: path,rank,match,identity,score.")
+@_OVERWRITE
+@device_option
+@common_options
+def search(**options: Any) -> Outcome:
+    """Rank the pictures of GALLERY by cosine for each row of FILE.h5."""
+    from faceidx.gallery.hits import HEADER, SearchOptions, search_file
+
+    with progress_bar() as progress:
+        result, first = search_file(SearchOptions(**options), progress=progress)
+    summary = f"{result['hits']:,} hits for {result['probes']:,} probes"
+    if result["out"]:
+        return result, f"{summary} in {for_terminal(str(result['out']))}"
+    return result, f"{summary}, the first of them:\n{_table(HEADER, first)}"
+
+
+@index.command(
+    epilog="""\b
+Examples:
+  faceidx index calibrate gallery --fpir 0.01"""
+)
+@_GALLERY
+@click.option(
+    "--fpir",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    required=True,
+    help="Wanted share of strangers that are taken for somebody.",
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(1),
+    help="Search with this many pictures instead of all (the work grows with all x all).",
+)
+@seed_option
+@common_options
+def calibrate(**options: Any) -> Outcome:
+    """Find the threshold for a wanted FPIR on GALLERY itself, and store it there.
+
+    Every picture is searched in the gallery without its own person; at most the share --fpir of
+    these searches scores at the threshold or above.
+    """
+    from faceidx.gallery.calibrate import CalibrateOptions
+    from faceidx.gallery.calibrate import calibrate as calibrate_gallery
+
+    with progress_bar() as progress:
+        result = calibrate_gallery(CalibrateOptions(**options), progress=progress)
+    return result, _threshold_text(result)
+
+
+@index.command(
+    epilog="""\b
+Examples:
+  faceidx index verify gallery"""
+)
+@_GALLERY
+@common_options
+def verify(gallery: Path) -> Outcome:
+    """Check GALLERY to the last bit: hashes, counts, the index against gallery.h5."""
+    from faceidx.gallery.check import verify as verify_gallery
+
+    with progress_bar() as progress:
+        result = verify_gallery(gallery, progress=progress)
+    return result, (
+        f"{for_terminal(str(gallery))} is intact: "
+        f"{result['vectors']:,} vectors, {result['identities']:,} people"
+    )
+
+
+def _changed(what: str, result: Mapping[str, Any]) -> str:
+    refused = f", {result['refused']:,} refused" if result["refused"] else ""
+    return (
+        f"{what} {for_terminal(str(result['out']))}: {result['vectors']:,} vectors, "
+        f"{result['identities']:,} people, {result['kind']}, {result['bytes']:,} bytes{refused} "
+        f"({result['seconds']:.1f} s)"
+    )
+
+
+def _threshold_text(threshold: Mapping[str, Any] | None) -> str:
+    if threshold is None:
+        return "none; run `faceidx index calibrate GALLERY --fpir P`"
+    low, high = threshold["interval"]
+    stale = "; stale, the gallery has changed since" if threshold["stale"] else ""
+    return (
+        f"{threshold['value']:.6f} at FPIR {threshold['fpir']:.4g} (wanted "
+        f"{threshold['fpir_target']:g}; {threshold['errors']:,} of {threshold['trials']:,} "
+        f"searches, 95 % {low:.2g} to {high:.2g}; {threshold['identity_errors']:,} of "
+        f"{threshold['identities']:,} people){stale}"
+    )
+
+
+def _table(header: tuple[str, ...], rows: list[Any]) -> str:
+    cells = [list(header), *([_cell(value) for value in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    )
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return "" if value is None else for_terminal(str(value))

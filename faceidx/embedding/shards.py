@@ -1,0 +1,138 @@
+"""Unfinished embedding work on disk, so that nothing is done twice.
+
+Beside `FILE.h5` lies the folder `FILE.h5.partial` while the work is unfinished: `job.json` says with
+which model and options it was begun, and each shard is a small embeddings file that was renamed
+into place when it was whole. A shard is named after what it was made of, so that the same command
+finds it again as long as its pictures are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from faceidx.embedding.pipeline import Embedded
+from faceidx.embedding.store import (
+    EmbeddingFile,
+    Left,
+    Origin,
+    create_datasets,
+    write_attributes,
+    write_embeddings,
+    write_left,
+)
+from faceidx.errors import InputError
+from faceidx.files import FOLDER_MODE, whole_file
+from faceidx.images.sources import Picture
+
+# Pictures a shard: what an interruption can cost, against the price of a file.
+SHARD_SIZE = 2048
+_JOB = "job.json"
+
+
+def partial_folder(out: Path) -> Path:
+    """Where the unfinished work on `out` lies."""
+    return out.with_name(f"{out.name}.partial")
+
+
+def open_job(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Begin or go on with the work in a folder.
+
+    Args:
+        settings: model and options that all shards must share, in JSON's types.
+
+    Raises:
+        InputError: unfinished work with other settings lies there.
+    """
+    if folder.is_dir() and overwrite:
+        shutil.rmtree(folder)
+    folder.mkdir(FOLDER_MODE, exist_ok=True)
+    job = folder / _JOB
+    if not job.exists():
+        with whole_file(job) as temporary:
+            temporary.write_text(json.dumps(settings, indent=1), "utf-8")
+        return
+    try:
+        before = json.loads(job.read_text("utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(
+            f"{job} is damaged ({error}); remove {folder} or give --overwrite"
+        ) from None
+    for name in sorted({*before, *settings}):
+        if before.get(name) != settings.get(name):
+            raise InputError(
+                f"{folder} holds unfinished work with other options: {name} was "
+                f"{before.get(name)}, now {settings.get(name)}; give the same, or --overwrite"
+            )
+
+
+def split_into_shards(
+    folder: Path, pictures: Sequence[Picture]
+) -> Iterator[tuple[Path, Sequence[Picture]]]:
+    """Yield the file of each shard and the pictures that go into it."""
+    for number, first in enumerate(range(0, len(pictures), SHARD_SIZE)):
+        part = pictures[first : first + SHARD_SIZE]
+        yield folder / f"shard-{number:06d}-{_digest(part)}.h5", part
+
+
+def _digest(pictures: Sequence[Picture]) -> str:
+    """Short hash over keys, identities, sizes and times: another content, another name."""
+    digest = hashlib.sha256()
+    for p in pictures:
+        try:
+            status = p.path.stat()
+            facts = f"{status.st_size}\0{status.st_mtime_ns}"
+        except (OSError, ValueError):
+            facts = "unreadable"
+        digest.update(f"{p.key}\0{p.identity}\0{facts}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def write_shard(path: Path, embedded: Embedded, origin: Origin, dtype: str) -> None:
+    """Commit a shard."""
+    write_embeddings(
+        path,
+        origin=origin,
+        vectors=embedded.vectors,
+        norms=embedded.norms,
+        paths=embedded.paths,
+        identities=embedded.identities,
+        left=embedded.left,
+        dtype=dtype,
+        attributes={"far": embedded.far},
+    )
+
+
+def merge_shards(out: Path, shards: Sequence[Path], origin: Origin, dim: int, dtype: str) -> None:
+    """Write the one promised file from the shards, a shard at a time."""
+    left = Left()
+    with whole_file(out) as temporary, h5py.File(temporary, "w") as file:
+        create_datasets(file, dim=dim, dtype=dtype, rows=0)
+        for path in shards:
+            with EmbeddingFile(path) as shard:
+                _append(file, shard)
+                part = shard.left()
+            left.failed += part.failed
+            left.no_face += part.no_face
+        write_left(file, left)
+        write_attributes(file, origin)
+
+
+def _append(file: h5py.File, shard: EmbeddingFile) -> None:
+    first, rows = len(file["paths"]), shard.count
+    columns = {
+        "embeddings": shard.vectors(),
+        "norms": shard.norms(),
+        "paths": shard.paths(),
+        "identities": shard.identities(),
+    }
+    for name, values in columns.items():
+        file[name].resize(first + rows, axis=0)
+        if rows:
+            file[name][first:] = values

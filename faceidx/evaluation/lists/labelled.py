@@ -1,0 +1,124 @@
+"""Lists in which a label stands beside the pictures' names, without header.
+
+`pairs01`: `left right 0|1` (CMU 11-785, MagFace). `01pairs`: `0|1 left right` (VoxCeleb).
+`calfw`, `cplfw`, `agedb`: two lines a pair, each `picture token`, the token 0 for an impostor pair
+and else the fold, or 1, of a genuine one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from faceidx.evaluation.lists.lines import (
+    ListError,
+    Pairs,
+    parse_lines,
+    split,
+    whole_number,
+    zero_or_one,
+)
+from faceidx.evaluation.lists.pairs import PairList
+
+TWO_LINE_FORMATS = ("calfw", "cplfw", "agedb")
+# Published lists have ten folds. A higher token is a person's number in a list of pictures.
+_MOST_FOLDS = 10
+_TWO_LINES_WANTED = f"line `picture token` with a token from 0 to {_MOST_FOLDS}"
+
+
+def read_pairs01(path: Path) -> PairList:
+    """Read lines `left right 0|1`.
+
+    Raises:
+        ListError: a line is not understood.
+    """
+    pairs = Pairs()
+    for line, fields in parse_lines(path, _names_then_label, "pair `left right 0|1`"):
+        pairs.add(line, *fields)
+    return pairs.finish(path, "pairs01")
+
+
+def read_01pairs(path: Path) -> PairList:
+    """Read lines `0|1 left right`.
+
+    Raises:
+        ListError: a line is not understood.
+    """
+    pairs = Pairs()
+    for line, fields in parse_lines(path, _label_then_names, "pair `0|1 left right`"):
+        pairs.add(line, *fields)
+    return pairs.finish(path, "01pairs")
+
+
+def _names_then_label(line: str) -> tuple[str, str, bool] | None:
+    fields = split(line, 3)
+    label = zero_or_one(fields[2]) if fields else None
+    return None if fields is None or label is None else (fields[0], fields[1], label)
+
+
+def _label_then_names(line: str) -> tuple[str, str, bool] | None:
+    fields = split(line, 3)
+    label = zero_or_one(fields[0]) if fields else None
+    return None if fields is None or label is None else (fields[1], fields[2], label)
+
+
+def read_two_lines(path: Path, name: str | None = None) -> PairList:
+    """Read two lines `picture token` a pair.
+
+    CALFW numbers the folds of its genuine pairs and gives every impostor pair the token 0. Where
+    there are as many impostor as genuine pairs, the k-th impostor pair belongs to the fold of the
+    k-th genuine one, which is how CALFW's ten folds are read in practice; else the list has none.
+
+    Args:
+        name: the format to report; by default the one that the file's name holds, or `calfw`.
+
+    Raises:
+        ListError: a line is not understood, the two lines of a pair differ, or one is missing.
+    """
+    pairs = Pairs()
+    tokens: list[int] = []
+    first: tuple[int, str, int] | None = None
+    for line, (picture, token) in parse_lines(path, _name_then_token, _TWO_LINES_WANTED):
+        if first is None:
+            first = line, picture, token
+            continue
+        if token != first[2]:
+            raise ListError(
+                path,
+                line,
+                f"the pair's first picture (line {first[0]}) has the token {first[2]}, this one "
+                f"{token}; both lines of a pair carry the same",
+            )
+        pairs.add(first[0], first[1], picture, token > 0)
+        tokens.append(token)
+        first = None
+    if first is not None:
+        raise ListError(
+            path, first[0], "the pair's second line is missing; complete the list", understood=True
+        )
+    return pairs.finish(path, name or _name_of(path), folds=_folds(np.array(tokens)))
+
+
+def _name_then_token(line: str) -> tuple[str, int] | None:
+    fields = split(line, 2)
+    token = whole_number(fields[1]) if fields else None
+    if fields is None or token is None or token > _MOST_FOLDS:
+        return None
+    return fields[0], token
+
+
+def _name_of(path: Path) -> str:
+    name = path.name.lower()
+    return next((known for known in TWO_LINE_FORMATS if known in name), TWO_LINE_FORMATS[0])
+
+
+def _folds(tokens: np.ndarray) -> np.ndarray | None:
+    genuine = tokens[tokens > 0]
+    names, places = np.unique(genuine, return_inverse=True)
+    if len(names) < 2 or 2 * len(genuine) != len(tokens):
+        return None
+    folds = np.empty(len(tokens), dtype=np.int16)
+    folds[tokens > 0] = places
+    folds[tokens == 0] = places
+    return folds

@@ -1,0 +1,225 @@
+"""Lines of a list, and the pairs gathered from them.
+
+What holds for every list made of lines: the file is UTF-8 (a byte order mark is dropped, bytes
+that are no UTF-8 are kept and escaped in the keys), lines end in LF, CR LF or CR, blank lines
+mean nothing, and a line that begins with a hash and a blank is a comment. Fields are set apart by
+tabs where tabs alone give the right number of fields (names may then hold blanks), else by runs of
+blanks and tabs.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+import numpy as np
+
+from faceidx.errors import InputError
+from faceidx.evaluation.lists.pairs import PairList
+from faceidx.images.keys import escape_key
+
+_BLOCK_CHARACTERS = 1 << 22
+_BLANKS = " \t"
+_SHOWN = 60  # characters of a refused line that a message shows
+_ZERO_OR_ONE = {"0": False, "1": True}
+
+Parsed = TypeVar("Parsed")
+
+
+class ListError(InputError):
+    """A line is not what the format wants.
+
+    Args:
+        line: from 1.
+        understood: the line was understood as such, so the file is likely of this format.
+    """
+
+    def __init__(self, path: Path, line: int, what: str, *, understood: bool = False) -> None:
+        super().__init__(f"{path}:{line}: {what}")
+        self.progress = line + 0.5 * understood
+        """How far the reader got; a file is most like the format that gets furthest."""
+
+
+def open_text(path: Path) -> TextIO:
+    """Open a list's file for reading.
+
+    Raises:
+        InputError: it is missing or cannot be read.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a list of pairs")
+    try:
+        return path.open(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def read_blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield (number of the first line, lines with their ends) until the file is read.
+
+    Raises:
+        InputError: the file cannot be read.
+        ListError: it is binary.
+    """
+    first = 1
+    with open_text(path) as file:
+        try:
+            while block := file.readlines(_BLOCK_CHARACTERS):
+                if any("\0" in line for line in block):
+                    number = next(n for n, line in enumerate(block, first) if "\0" in line)
+                    raise ListError(
+                        path, number, "holds a NUL byte; give a list as plain UTF-8 text"
+                    )
+                yield first, block
+                first += len(block)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (number, text without surrounding blanks) of every line that is not blank."""
+    for first, block in read_blocks(path):
+        for number, line in enumerate(block, first):
+            text = line.strip(" \t\n")
+            if text:
+                yield number, text
+
+
+def parse_lines(
+    path: Path, parse: Callable[[str], Parsed | None], wanted: str
+) -> Iterator[tuple[int, Parsed]]:
+    """Yield (number, what `parse` made of the line) of every line that is no comment.
+
+    Args:
+        parse: returns None for a line that is not understood.
+        wanted: what a line should look like, for the message.
+
+    Raises:
+        ListError: a line is not understood, or is both a comment and a line of the list.
+    """
+    for number, line in read_lines(path):
+        parsed = parse(line)
+        if line[0] == "#" and is_comment(line):
+            if parsed is not None:
+                raise ListError(
+                    path,
+                    number,
+                    "is a comment and a line of the list at once; write `./#` for a picture "
+                    "named `#`, or reword the comment",
+                )
+        elif parsed is None:
+            raise ListError(path, number, f"{shown(line)} is no {wanted}; correct the line")
+        else:
+            yield number, parsed
+
+
+def is_comment(line: str) -> bool:
+    """Whether a line without surrounding blanks begins with a hash and a blank, or is a hash."""
+    return line == "#" or line[:2] in ("# ", "#\t")
+
+
+def split(line: str, count: int) -> list[str] | None:
+    """Split a line into `count` fields, or return None where it has more or fewer."""
+    if "\t" in line:
+        parts = [part.strip(_BLANKS) for part in line.split("\t")]
+        if len(parts) == count and all(parts):
+            return parts
+        line = line.replace("\t", " ")
+    # str.split() would also split names at no-break spaces and other characters of Unicode.
+    parts = line.split(" ")
+    if "" in parts:
+        parts = [part for part in parts if part]
+    return parts if len(parts) == count else None
+
+
+def zero_or_one(text: str) -> bool | None:
+    """The label a field holds, or None where it is no label."""
+    return _ZERO_OR_ONE.get(text)
+
+
+def whole_number(text: str) -> int | None:
+    """The number written in up to 18 ASCII digits, or None."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
+def shown(text: str) -> str:
+    """A line as messages quote it."""
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
+
+
+class _Rows(dict[str, int]):
+    """Row of each name, in order of first appearance."""
+
+    def __missing__(self, name: str) -> int:
+        row = self[name] = len(self)
+        return row
+
+
+class Pairs:
+    """Pairs as they are read, packed into arrays of numbers."""
+
+    def __init__(self) -> None:
+        self._rows = _Rows()
+        self._left, self._right, self._lines = array("q"), array("q"), array("q")
+        self._genuine = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def add(self, line: int, left: str, right: str, genuine: bool) -> None:
+        """Add the pair that stands in a line."""
+        self._left.append(self._rows[left])
+        self._right.append(self._rows[right])
+        self._genuine.append(genuine)
+        self._lines.append(line)
+
+    def finish(
+        self, path: Path, name: str, *, folds: np.ndarray | None = None, **more: Any
+    ) -> PairList:
+        """Return the list, its names turned into keys.
+
+        Args:
+            name: the list's format.
+            folds: (P,) fold of each pair.
+            more: other fields of `PairList`.
+
+        Raises:
+            InputError: there is not one pair.
+        """
+        if not self._lines:
+            raise InputError(f"{path}: holds no pairs; give a list with at least one")
+        keys, rows = _keys(list(self._rows))
+        left = rows[np.frombuffer(self._left, dtype=np.int64)]
+        right = rows[np.frombuffer(self._right, dtype=np.int64)]
+        if "" in keys:
+            nameless = np.flatnonzero((left == keys.index("")) | (right == keys.index("")))
+            raise ListError(
+                path, self._lines[nameless[0]], "a picture has no name; name it or remove the pair"
+            )
+        return PairList(
+            path=path,
+            format=name,
+            keys=keys,
+            left=left,
+            right=right,
+            genuine=np.frombuffer(self._genuine, dtype=np.uint8).astype(bool),
+            lines=np.array(self._lines, dtype=np.int64),
+            folds=None if folds is None else np.asarray(folds, dtype=np.int16),
+            **more,
+        )
+
+
+def _keys(names: list[str]) -> tuple[list[str], np.ndarray]:
+    """Return the unique keys of names, and the row in them of each name (N,) int64.
+
+    Where no name holds a `/`, every `\\` is one: the list was made on Windows.
+    """
+    if not any("/" in name for name in names):
+        names = [name.replace("\\", "/") for name in names]
+    rows = _Rows()
+    places = np.fromiter(
+        (rows[escape_key(name)] for name in names), dtype=np.int64, count=len(names)
+    )
+    return list(rows), places

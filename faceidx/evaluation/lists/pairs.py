@@ -1,0 +1,131 @@
+"""What every reader of lists returns, and how a list's names find their pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from faceidx.errors import InputError
+
+
+@dataclass(kw_only=True)
+class Templates:
+    """Faces that are averaged before they are compared: over each media first, then over media.
+
+    F faces belong to the templates that are the `keys` of the `PairList`.
+    """
+
+    pictures: list[str]
+    """Unique picture keys in order of first appearance."""
+    picture: np.ndarray
+    """(F,) int64, row in `pictures`."""
+    template: np.ndarray
+    """(F,) int64, row in the list's `keys`."""
+    media: np.ndarray
+    """(F,) int64, the media's own id; the same id in two templates means two groups."""
+
+
+@dataclass(kw_only=True)
+class PairList:
+    """P pairs over K keys, in the order of the file; self pairs and repeated pairs are kept."""
+
+    path: Path
+    format: str
+    """The recognised format, one of `FORMATS`."""
+    keys: list[str]
+    """Unique keys in order of first appearance: pictures, escaped as in embeddings files, or
+    templates where `templates` is given."""
+    left: np.ndarray
+    """(P,) int64, row in `keys`."""
+    right: np.ndarray
+    """(P,) int64, row in `keys`."""
+    genuine: np.ndarray
+    """(P,) bool."""
+    lines: np.ndarray
+    """(P,) int64, from 1: the line of each pair, the first where a pair takes two; the pair's
+    number in a file without lines."""
+    folds: np.ndarray | None = None
+    """(P,) int16, from 0, where the list has folds of its own."""
+    stems: bool = False
+    """The keys lack their suffix: `A/A_0001` stands for `A/A_0001.jpg`, `A/A_0001.png`, ..."""
+    prefix: str = ""
+    """The pictures may be known without this beginning of their keys (a folder read from deeper
+    down)."""
+    templates: Templates | None = None
+    pictures: list[bytes] | None = None
+    """The pictures themselves, encoded, one a key, where the list carries them."""
+
+
+@dataclass(kw_only=True)
+class ScoreList:
+    """P scores that were computed elsewhere; a higher score means more alike."""
+
+    path: Path
+    format: str
+    scores: np.ndarray
+    """(P,) float64, finite."""
+    genuine: np.ndarray
+    """(P,) bool."""
+    lines: np.ndarray
+    """(P,) int64, the line of each score, from 1."""
+    folds: np.ndarray | None = None
+    """(P,) int16, from 0, where the list has folds of its own."""
+    left: list[str] | None = None
+    """Name of each score's left picture (P), where the file has one; as written."""
+    right: list[str] | None = None
+
+
+def resolve(pairs: PairList, known_keys: Sequence[str]) -> np.ndarray:
+    """Find each picture of a list among known keys.
+
+    A key is looked for as it is, then without the list's `prefix`, then as if the list's author
+    had escaped it already (`%25` for `%`), and, where the list leaves suffixes out (`stems`),
+    among the known keys without their suffix.
+
+    Returns:
+        (K,) int64, row in `known_keys` or -1: a row a key of the list, or a row an entry of
+        `templates.pictures` where the list compares templates.
+
+    Raises:
+        InputError: a name without suffix fits two known pictures.
+    """
+    wanted = pairs.templates.pictures if pairs.templates else pairs.keys
+    known = {key: row for row, key in enumerate(known_keys)}
+    by_stem = _stems(known_keys) if pairs.stems else {}
+    rows = np.full(len(wanted), -1, dtype=np.int64)
+    for place, key in enumerate(wanted):
+        for name in _spellings(key, pairs.prefix):
+            if name in known:
+                rows[place] = known[name]
+                break
+            if name in by_stem:
+                rows[place] = _only(by_stem[name], name, known_keys, pairs.path)
+                break
+    return rows
+
+
+def _spellings(key: str, prefix: str) -> list[str]:
+    names = [key]
+    if prefix and key.startswith(prefix):
+        names.append(key[len(prefix) :])
+    return names + [name.replace("%25", "%") for name in names if "%25" in name]
+
+
+def _stems(keys: Sequence[str]) -> dict[str, list[int]]:
+    rows: dict[str, list[int]] = {}
+    for row, key in enumerate(keys):
+        suffix = PurePosixPath(key).suffix
+        if suffix:
+            rows.setdefault(key[: -len(suffix)], []).append(row)
+    return rows
+
+
+def _only(rows: list[int], name: str, keys: Sequence[str], path: Path) -> int:
+    if len(rows) > 1:
+        raise InputError(
+            f"{path}: {name} fits both {keys[rows[0]]} and {keys[rows[1]]}; keep one of the two"
+        )
+    return rows[0]

@@ -1,0 +1,108 @@
+"""Score files of other programs: bob's four columns and pyeer's two files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from faceidx.errors import InputError
+from faceidx.evaluation.lists.lines import parse_lines, read_lines, shown, split
+from faceidx.evaluation.lists.pairs import ScoreList
+from faceidx.evaluation.lists.table import finite
+
+
+def read_bob(path: Path) -> ScoreList:
+    """Read lines `claimed_id real_id probe_label score` (bob.bio's four-column score file).
+
+    A comparison is genuine where both identities are the same. The names are those of the claimed
+    identity's model and of the probe.
+
+    Raises:
+        ListError: a line is not understood, or a score is no finite number.
+    """
+    lines: list[int] = []
+    scores: list[float] = []
+    genuine: list[bool] = []
+    left: list[str] = []
+    right: list[str] = []
+    wanted = "line `claimed_id real_id probe_label score`"
+    for line, fields in parse_lines(path, _four, wanted):
+        claimed, real, probe, score = fields
+        lines.append(line)
+        scores.append(finite(path, line, score))
+        genuine.append(claimed == real)
+        left.append(claimed)
+        right.append(probe)
+    if not lines:
+        raise InputError(f"{path}: holds no scores; give a list with at least one")
+    return ScoreList(
+        path=path,
+        format="bob",
+        scores=np.array(scores, dtype=np.float64),
+        genuine=np.array(genuine, dtype=bool),
+        lines=np.array(lines, dtype=np.int64),
+        left=left,
+        right=right,
+    )
+
+
+def _four(line: str) -> list[str] | None:
+    return split(line, 4)
+
+
+def is_pyeer(folder: Path) -> bool:
+    """Whether a folder has a file of genuine and a file of impostor scores."""
+    return all(_score_files(folder, kind) for kind in ("genuine", "impostor"))
+
+
+def read_pyeer(folder: Path) -> ScoreList:
+    """Read pyeer's two files: one score a line, in the line's last column.
+
+    One file of the folder has `genuine` in its name, one `impostor`. `lines` count within each
+    file, genuine scores first. pyeer's histograms (how many impostors had the score 0, 1, ...)
+    look like whole scores, so impostor files of a single column of whole numbers are refused.
+
+    Raises:
+        InputError: a file is missing, empty, ambiguous, or holds what is no finite number.
+    """
+    genuine_lines, genuine = _last_column(_one_file(folder, "genuine"))
+    impostor_file = _one_file(folder, "impostor")
+    impostor_lines, impostor = _last_column(impostor_file)
+    if all(text.isdigit() for _, text in read_lines(impostor_file)):
+        raise InputError(
+            f"{impostor_file}:1: whole numbers alone may be scores or a histogram of scores; "
+            "write scores with a decimal point, histograms are not read"
+        )
+    return ScoreList(
+        path=folder,
+        format="pyeer",
+        scores=np.array(genuine + impostor, dtype=np.float64),
+        genuine=np.arange(len(genuine) + len(impostor)) < len(genuine),
+        lines=np.array(genuine_lines + impostor_lines, dtype=np.int64),
+    )
+
+
+def _last_column(path: Path) -> tuple[list[int], list[float]]:
+    lines, scores = [], []
+    for line, text in read_lines(path):
+        lines.append(line)
+        scores.append(finite(path, line, text.replace("\t", " ").rsplit(" ", 1)[-1]))
+    if not lines:
+        raise InputError(f"{path}: holds no scores; give at least one")
+    return lines, scores
+
+
+def _score_files(folder: Path, kind: str) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if kind in f.name.lower() and f.is_file())
+
+
+def _one_file(folder: Path, kind: str) -> Path:
+    files = _score_files(folder, kind)
+    if len(files) != 1:
+        found = " and ".join(shown(file.name) for file in files[:2]) or "none"
+        raise InputError(
+            f"{folder}: one file with `{kind}` in its name should hold the {kind} scores, but "
+            f"there is {found}; leave one"
+        )
+    return files[0]

@@ -1,0 +1,288 @@
+"""`verify-pairs` from the list to the verdict: scores, figures, and the files made of them."""
+
+from __future__ import annotations
+
+import math
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faceidx.embedding.store import EmbeddingFile
+from faceidx.errors import InputError
+from faceidx.evaluation.figures import ENOUGH_ERRORS, Figures, figures_of, weak_figures
+from faceidx.evaluation.intervals import Units, bootstrap_fits, units_of
+from faceidx.evaluation.lists import read_list
+from faceidx.evaluation.lists.pairs import PairList, ScoreList
+from faceidx.evaluation.roc import Roc, d_prime, tar_at_far
+from faceidx.evaluation.scoring import (
+    KnownEmbeddings,
+    MissingPair,
+    known_embeddings,
+    score_pairs,
+    units_of_pairs,
+)
+from faceidx.evaluation.threshold import write_threshold
+from faceidx.evaluation.verdict import (
+    Judged,
+    MissingPolicy,
+    Verification,
+    VerifyOptions,
+    write_scores,
+)
+from faceidx.files import refuse_existing, require_parent, whole_file
+from faceidx.progress import ProgressCallback, silent
+
+DEFAULT_AT_FMR = 1e-3
+
+
+def verify_pairs(
+    options: VerifyOptions,
+    progress: ProgressCallback = silent,
+    known: KnownEmbeddings | None = None,
+) -> Verification:
+    """Score a list, compute its figures and write what was asked for.
+
+    Args:
+        known: embeddings held elsewhere, in place of `options.embeddings`.
+
+    Raises:
+        InputError: the list, the embeddings or the options are wrong, or an output exists.
+    """
+    _check(options)
+    listed = read_list(options.pairs, format=options.format)
+    with ExitStack() as stack:
+        if known is None and options.embeddings is not None:
+            known = known_embeddings(stack.enter_context(EmbeddingFile(options.embeddings)))
+        verification = judge(listed, known, options, progress)
+    _write(verification, options)
+    return verification
+
+
+def judge(
+    listed: PairList | ScoreList,
+    known: KnownEmbeddings | None,
+    options: VerifyOptions,
+    progress: ProgressCallback = silent,
+) -> Verification:
+    """Score a list that was read already and compute its figures; write nothing.
+
+    Raises:
+        InputError: embeddings are lacking or not needed, or the figures cannot be computed.
+    """
+    if isinstance(listed, ScoreList):
+        if known is not None:
+            raise InputError(f"{listed.path} is a file of scores; it needs no embeddings")
+        missing, missing_pictures, pictures = [], {}, None
+        scores, found, units = listed.scores, np.ones(len(listed.scores), bool), _named(listed)
+    else:
+        if known is None:
+            raise InputError(f"{listed.path} is a list of pairs; give --embeddings FILE.h5")
+        scored = score_pairs(listed, known, progress)
+        missing, missing_pictures = scored.missing, scored.missing_pictures
+        pictures = scored.pictures
+        scores, found, units = scored.scores, scored.found, scored.units
+
+    other: MissingPolicy = "reject" if options.missing == "exclude" else "exclude"
+    judged = _apply(options.missing, scores, found, listed.genuine)
+    figures, roc = _figures(judged, listed, units, options)
+    return Verification(
+        listed=listed,
+        judged=judged,
+        figures=figures,
+        roc=roc,
+        policy=options.missing,
+        missing=missing,
+        missing_pictures=missing_pictures,
+        pictures=pictures,
+        other_policy=_other_policy(other, scores, found, listed, options) if missing else None,
+        origin=known.origin if known else None,
+        warnings=_warnings(figures, roc, missing, missing_pictures, units),
+    )
+
+
+def parse_targets(text: str) -> tuple[float, ...]:
+    """Parse false match rates such as `1e-1,1e-2,1e-3`; the order is kept, repeats are not.
+
+    Raises:
+        InputError: one of them is no number from 0 to 1, or there is none.
+    """
+    targets = []
+    for part in text.split(","):
+        try:
+            target = float(part)
+        except ValueError:
+            target = math.nan
+        targets.append(_rate(target, part.strip(), "--fmr"))
+    return tuple(dict.fromkeys(targets))
+
+
+def _rate(value: float, text: str, option: str) -> float:
+    if not 0 <= value <= 1:
+        raise InputError(f"{option}: {text!r} is no rate from 0 to 1")
+    return value
+
+
+def _check(options: VerifyOptions) -> None:
+    """Refuse wrong options before any work is done."""
+    for target in options.fmr:
+        _rate(target, str(target), "--fmr")
+    if options.at_fmr is not None:
+        _rate(options.at_fmr, str(options.at_fmr), "--at-fmr")
+        if options.save_threshold is None:
+            raise InputError("--at-fmr goes with --save-threshold FILE.json; give both")
+    if options.pictures is not None:
+        if options.report is None:
+            raise InputError("--pictures shows faces in the report; give --report DIR as well")
+        if not options.pictures.is_dir():
+            raise InputError(f"--pictures: {options.pictures} is no folder")
+    outputs = [o for o in (options.scores, options.report, options.save_threshold) if o is not None]
+    for output in outputs:
+        refuse_existing(output, overwrite=options.overwrite)
+        require_parent(output)
+        if output.is_dir() and output is not options.report:
+            raise InputError(f"{output} is a folder; give a file")
+    inputs = [i for i in (options.pairs, options.embeddings, options.pictures) if i is not None]
+    if len({path.resolve() for path in outputs + inputs}) < len(outputs + inputs):
+        raise InputError("every input and output must be a path of its own")
+    if options.report is not None:
+        _check_report(options.report, outputs + inputs)
+
+
+def _check_report(report: Path, others: list[Path]) -> None:
+    """A report takes the place of its whole folder: make sure that nothing else is lost."""
+    for other in others:
+        if report.resolve() in other.resolve().parents:
+            raise InputError(f"{other} lies in the report's folder {report}; give another folder")
+    if report.exists():
+        if not report.is_dir():
+            raise InputError(f"{report} is a file; give a folder for the report")
+        from faceidx.evaluation.report import require_report
+
+        require_report(report)
+
+
+def _named(listed: ScoreList) -> Units | None:
+    """Units of scores whose pictures are named; None where they are not, or too many to matter."""
+    if not listed.left or not listed.right or not bootstrap_fits(len(listed.scores)):
+        return None
+    sides = units_of(listed.left, listed.right, "pictures")
+    names = list(dict.fromkeys([*listed.left, *listed.right]))  # in the order of their numbers
+    return units_of_pairs(names, [""] * len(names), sides.left, sides.right, listed.genuine)
+
+
+def _apply(
+    policy: MissingPolicy, scores: np.ndarray, found: np.ndarray, genuine: np.ndarray
+) -> Judged:
+    """Leave missing pairs out, or give them a score below all others.
+
+    A rejected pair never matches, which is a score of minus infinity. The next number below the
+    lowest score found orders the pairs in the same way and keeps the curve finite.
+    """
+    if found.all():
+        return Judged(scores=scores, genuine=genuine, index=np.arange(len(scores)), rejected=~found)
+    if policy == "exclude":
+        index = np.flatnonzero(found)
+        return Judged(
+            scores=scores[index], genuine=genuine[index], index=index, rejected=~found[index]
+        )
+    below = np.nextafter(scores[found].min(), scores.dtype.type(-np.inf))
+    return Judged(
+        scores=np.where(found, scores, below),
+        genuine=genuine,
+        index=np.arange(len(scores)),
+        rejected=~found,
+    )
+
+
+def _figures(
+    judged: Judged, listed: PairList | ScoreList, units: Units | None, options: VerifyOptions
+) -> tuple[Figures, Roc]:
+    index = judged.index
+    try:
+        figures, roc = figures_of(
+            judged.scores,
+            judged.genuine,
+            targets=options.fmr,
+            folds=options.folds,
+            own_folds=None if listed.folds is None else listed.folds[index],
+            units=units
+            and Units(left=units.left[index], right=units.right[index], kind=units.kind),
+            seed=options.seed,
+        )
+    except InputError as error:
+        left_out = len(listed.genuine) - len(index)
+        also = f" ({left_out} pairs with a missing picture are left out)" if left_out else ""
+        raise InputError(f"{listed.path}: {error}{also}") from None
+    if judged.rejected.any():  # the place of a rejected pair is only an order, not a distance
+        scored, genuine = judged.scores[~judged.rejected], judged.genuine[~judged.rejected]
+        both = 0 < np.count_nonzero(genuine) < len(genuine)
+        distance = d_prime(scored[genuine], scored[~genuine]) if both else None
+        figures = replace(figures, d_prime=distance)
+    return figures, roc
+
+
+def _other_policy(
+    policy: MissingPolicy,
+    scores: np.ndarray,
+    found: np.ndarray,
+    listed: PairList | ScoreList,
+    options: VerifyOptions,
+) -> dict[str, Any]:
+    """Figures under the policy that was not asked for; null where they cannot be computed."""
+    judged = _apply(policy, scores, found, listed.genuine)
+    try:
+        fields = _figures(judged, listed, None, options)[0].as_json()
+    except InputError:  # without the missing pairs one class is empty, or too small for the folds
+        fields = {}
+    names = ("auc", "eer", "accuracy", "accuracy_std", "threshold", "confusion", "tar_at_far")
+    return {
+        "missing_policy": policy,
+        "judged": len(judged.scores),
+        **{name: fields.get(name) for name in names},
+    }
+
+
+def _warnings(
+    figures: Figures,
+    roc: Roc,
+    missing: list[MissingPair],
+    missing_pictures: dict[str, str],
+    units: Units | None,
+) -> list[str]:
+    warnings = []
+    weak = weak_figures(figures, roc.genuine)
+    if weak:
+        warnings.append(
+            f"fewer than {ENOUGH_ERRORS} errors stand behind {', '.join(weak)}; "
+            "take these figures as rough"
+        )
+    if missing_pictures and not missing:
+        warnings.append(
+            f"{len(missing_pictures)} pictures of templates are missing; "
+            "their templates are made from the others"
+        )
+    if units is not None and figures.auc_interval.method == "delong":
+        warnings.append(
+            "there are too many pairs, or too few people, to draw people for the confidence "
+            "interval; it takes the pairs for independent and is too narrow"
+        )
+    if figures.folds is None:
+        warnings.append("a class has fewer than two pairs: accuracy by folds cannot be computed")
+    return warnings
+
+
+def _write(verification: Verification, options: VerifyOptions) -> None:
+    if options.scores is not None:
+        with whole_file(options.scores) as temporary:
+            write_scores(temporary, verification)
+    if options.save_threshold is not None:
+        target = DEFAULT_AT_FMR if options.at_fmr is None else options.at_fmr
+        point = tar_at_far(verification.roc, [target])[0]
+        write_threshold(options.save_threshold, point, options.pairs, verification.origin)
+    if options.report is not None:
+        from faceidx.evaluation.report import write_report  # loads matplotlib
+
+        write_report(options.report, verification, options)

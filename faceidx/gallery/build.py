@@ -1,0 +1,350 @@
+"""Building and changing galleries: every change streams into a new folder, which takes the place
+of the old one.
+
+Only blocks of vectors are held in memory, plus the names. A change costs what a build costs: the
+vectors are copied once. In return nothing of what was removed is left in any file.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faceidx.embedding.store import (
+    open_hdf5,
+    own_dataset,
+    require_one_origin,
+    require_same_fingerprint,
+)
+from faceidx.errors import InputError
+from faceidx.files import refuse_existing, remove_leftovers, whole_folder, writer_lock
+from faceidx.gallery.check import require_intact
+from faceidx.gallery.data import Rows, data_shape, origin_of, read_refused, read_texts
+from faceidx.gallery.folder import DATA, INDEX, MANIFEST, Gallery, load_gallery, write_gallery
+from faceidx.gallery.manifest import FORMAT, VERSION, Manifest, Threshold
+from faceidx.gallery.sources import (
+    BLOCK_ROWS,
+    Taken,
+    keys_of,
+    open_all,
+    require_fingerprint,
+    require_unique,
+    rows_of_files,
+    rows_of_gallery,
+    usable_rows,
+    warn_of_differences,
+)
+from faceidx.gallery.unit import require_dim
+from faceidx.progress import Progress, ProgressCallback, silent
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class BuildOptions:
+    """Options of `index build`."""
+
+    files: Sequence[Path]
+    out: Path
+    kind: str = "auto"
+    """`auto` or `flat`: exact search."""
+    prefixes: Sequence[str] = ()
+    """One for each file, in order, or none: keys become PREFIX/key; an empty one leaves them."""
+    overwrite: bool = False
+
+
+@dataclass(kw_only=True)
+class AddOptions:
+    """Options of `index add`."""
+
+    gallery: Path
+    files: Sequence[Path]
+    prefixes: Sequence[str] = ()
+    """As for a build."""
+
+
+@dataclass(kw_only=True)
+class RemoveOptions:
+    """Options of `index remove`."""
+
+    gallery: Path
+    identities: Sequence[str] = ()
+    paths: Sequence[str] = ()
+    """Keys of single pictures."""
+
+
+@dataclass(kw_only=True)
+class ImportOptions:
+    """Options of `index import`."""
+
+    source: Path
+    """A gallery folder or its `gallery.h5`; nothing else of the folder is opened."""
+    out: Path
+    overwrite: bool = False
+
+
+def build(options: BuildOptions, *, progress: ProgressCallback = silent) -> dict[str, Any]:
+    """Build a gallery from embeddings files of one model.
+
+    Rows that hold NaN or infinity, or have length zero, are left out, counted, and listed in the
+    group `refused` of `gallery.h5`. Rows that are not of unit length are scaled to it; those
+    further off than float16 storage explains are counted as `renormalised`, with a warning.
+
+    Returns:
+        `out, vectors, identities, dim, kind, recall_at_1, bytes, seconds, refused, renormalised`.
+
+    Raises:
+        InputError: the files come from different models, hold one key twice, or no usable vector;
+            or `out` exists.
+    """
+    started = time.perf_counter()
+    if options.kind not in ("auto", "flat"):
+        raise InputError(f"--kind {options.kind} is none of auto, flat")
+    with ExitStack() as stack, _writing(options.out, overwrite=options.overwrite) as out:
+        files = open_all(options.files, stack)
+        origin = require_one_origin(files)
+        warn_of_differences(origin, files)
+        for file in files[1:]:
+            require_dim(file.dim, str(file.path), files[0].dim, str(files[0].path))
+        keys = keys_of(files, options.prefixes)
+        require_unique(keys, [], [str(file.path) for file in files])
+        taken = Taken()
+        rows = sum(file.count for file in files)
+        with whole_folder(out) as folder:
+            manifest = write_gallery(
+                folder,
+                origin=origin,
+                dim=files[0].dim,
+                blocks=_counted(rows_of_files(files, keys, taken), "build", rows, progress),
+                at_most=rows,
+                refused=taken.refused,
+            )
+            if not manifest.vectors:
+                raise InputError(
+                    f"none of the {rows} rows can be used: nothing to build a gallery from"
+                )
+    _warn_of(taken)
+    return {"out": str(options.out), **_figures(manifest, taken, started)}
+
+
+def add(options: AddOptions, *, progress: ProgressCallback = silent) -> dict[str, Any]:
+    """Add the rows of embeddings files to a gallery; its calibrated threshold becomes stale.
+
+    Returns:
+        What `build` returns, plus `added`.
+
+    Raises:
+        InputError: the files do not come from the gallery's model, bring a key that is there
+            already, or the gallery is damaged; nothing is changed then.
+    """
+    started = time.perf_counter()
+    with ExitStack() as stack, changing(options.gallery, stack) as (path, old):
+        files = open_all(options.files, stack)
+        for file in files:
+            name = str(file.path)
+            require_same_fingerprint(
+                old.origin.fingerprint, str(path), file.origin.fingerprint, name
+            )
+            require_dim(file.dim, name, old.dim, str(path))
+        warn_of_differences(old.origin, files)
+        keys = keys_of(files, options.prefixes)
+        require_unique(keys, old.paths, [str(file.path) for file in files])
+        taken = Taken(refused=list(old.refused))
+        before = len(taken.refused)
+        rows = old.count + sum(file.count for file in files)
+
+        def blocks() -> Iterator[Rows]:
+            yield from rows_of_gallery(old, np.ones(old.count, dtype=bool))
+            yield from rows_of_files(files, keys, taken)
+
+        with whole_folder(path) as folder:
+            manifest = write_gallery(
+                folder,
+                origin=old.origin,
+                dim=old.dim,
+                blocks=_counted(blocks(), "add", rows, progress),
+                at_most=rows,
+                refused=taken.refused,
+                threshold=_stale(old.manifest.threshold),
+            )
+        added = manifest.vectors - old.count
+    del taken.refused[:before]
+    _warn_of(taken)
+    figures = _figures(manifest, taken, started)
+    return {"out": str(options.gallery), "added": added, **figures}
+
+
+def remove(options: RemoveOptions, *, progress: ProgressCallback = silent) -> dict[str, Any]:
+    """Remove people or single pictures from every file of a gallery, the list of refused rows too.
+
+    Its calibrated threshold becomes stale. A gallery may become empty.
+
+    Returns:
+        What `build` returns, plus `removed`.
+
+    Raises:
+        InputError: an identity or a path is not in the gallery, or the gallery is damaged; nothing
+            is changed then.
+    """
+    started = time.perf_counter()
+    people, keys = set(options.identities), set(options.paths)
+    if not people and not keys:
+        raise InputError("nothing to remove: give --identity NAME or --path KEY")
+    with ExitStack() as stack, changing(options.gallery, stack) as (path, old):
+        refused = [r for r in old.refused if r.identity not in people and r.path not in keys]
+        gone = [r for r in old.refused if r.identity in people or r.path in keys]
+        known_people = {*old.people, *(r.identity for r in gone)} - {""}
+        _require_known("identity", people, known_people, path)
+        _require_known("path", keys, {*old.paths, *(r.path for r in gone)}, path)
+        keep = np.array(
+            [
+                identity not in people and key not in keys
+                for identity, key in zip(old.identities, old.paths, strict=True)
+            ],
+            dtype=bool,
+        )
+        with whole_folder(path) as folder:
+            manifest = write_gallery(
+                folder,
+                origin=old.origin,
+                dim=old.dim,
+                blocks=_counted(rows_of_gallery(old, keep), "remove", int(keep.sum()), progress),
+                at_most=int(keep.sum()),
+                refused=refused,
+                threshold=_stale(old.manifest.threshold),
+            )
+        removed = old.count - manifest.vectors
+    figures = _figures(manifest, Taken(), started)
+    return {"out": str(options.gallery), "removed": removed, **figures}
+
+
+def import_gallery(
+    options: ImportOptions, *, progress: ProgressCallback = silent
+) -> dict[str, Any]:
+    """Rebuild a gallery from its `gallery.h5` alone, as for one that comes from elsewhere.
+
+    Every vector is checked as in a build; a calibrated threshold is not taken over.
+
+    Returns:
+        What `build` returns.
+
+    Raises:
+        InputError: there is no `gallery.h5`, its datasets are linked, compressed or do not agree,
+            or it holds a key twice; or `out` exists.
+    """
+    started = time.perf_counter()
+    name = options.source / DATA if options.source.is_dir() else options.source
+    with open_hdf5(name, FORMAT, VERSION) as data:
+        count, dim = data_shape(data, name)
+        paths, identities = (read_texts(data, t, name) for t in ("paths", "identities"))
+        require_unique([paths], [], [str(name)])
+        vectors = own_dataset(data, "embeddings", name)
+        taken = Taken(refused=read_refused(data, name))
+
+        def blocks() -> Iterator[Rows]:
+            for first in range(0, count, BLOCK_ROWS):
+                block = slice(first, first + BLOCK_ROWS)
+                yield usable_rows(Rows(vectors[block], paths[block], identities[block]), taken)
+
+        with _writing(options.out, overwrite=options.overwrite) as out, whole_folder(out) as folder:
+            manifest = write_gallery(
+                folder,
+                origin=require_fingerprint(origin_of(data), name),
+                dim=dim,
+                blocks=_counted(blocks(), "import", count, progress),
+                at_most=count,
+                refused=taken.refused,
+            )
+    _warn_of(taken)
+    return {"out": str(options.out), **_figures(manifest, taken, started)}
+
+
+@contextmanager
+def _writing(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Hold the writer's lock of a gallery to be made; only a gallery is ever overwritten."""
+    refuse_existing(target, overwrite=overwrite)
+    out = target.resolve()  # the folder itself is exchanged, never a link to it
+    _require_replaceable(out)
+    with writer_lock(out):
+        remove_leftovers(out)
+        yield out
+
+
+@contextmanager
+def changing(target: Path, stack: ExitStack) -> Iterator[tuple[Path, Gallery]]:
+    """Hold the writer's lock of an existing gallery, checked to the last bit."""
+    path = target.resolve()
+    if not (path / MANIFEST).is_file():
+        raise InputError(f"{target} is no gallery folder ({MANIFEST} is missing)")
+    _require_replaceable(path)
+    with writer_lock(path):
+        remove_leftovers(path)
+        old = stack.enter_context(load_gallery(path))
+        require_intact(old)
+        yield path, old
+
+
+def _require_replaceable(path: Path) -> None:
+    """Refuse to exchange a folder that holds anything but a gallery: it would be deleted."""
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise InputError(f"{path} is a file, no gallery folder; give another name")
+    strange = sorted(p.name for p in path.iterdir() if p.name not in (INDEX, DATA, MANIFEST))
+    if strange:
+        raise InputError(
+            f"{path} holds {len(strange)} entries that belong to no gallery (such as "
+            f"{strange[0]!r}) and would be deleted; move them away or give another name"
+        )
+
+
+def _require_known(what: str, wanted: set[str], known: set[str], path: Path) -> None:
+    missing = sorted(wanted - known)
+    if missing:
+        raise InputError(
+            f"{path}: no {what} {missing[0]!r} in the gallery"
+            + (f" (nor {len(missing) - 1} more)" if len(missing) > 1 else "")
+            + "; nothing was removed"
+        )
+
+
+def _counted(
+    blocks: Iterator[Rows], stage: str, total: int, progress: ProgressCallback
+) -> Iterator[Rows]:
+    done = 0
+    for block in blocks:
+        yield block
+        done += len(block.paths)
+        progress(Progress(stage, done, total, "vectors"))
+
+
+def _stale(threshold: Threshold | None) -> Threshold | None:
+    return threshold and replace(threshold, stale=True)
+
+
+def _warn_of(taken: Taken) -> None:
+    if taken.refused:
+        _log.warning("%d rows cannot be used (NaN or zero) and are left out", len(taken.refused))
+    if taken.renormalised:
+        _log.warning("%d rows were not of unit length and were scaled to it", taken.renormalised)
+
+
+def _figures(manifest: Manifest, taken: Taken, started: float) -> dict[str, Any]:
+    return {
+        "vectors": manifest.vectors,
+        "identities": manifest.identities,
+        "dim": manifest.dim,
+        "kind": manifest.kind,
+        "recall_at_1": manifest.recall_at_1,
+        "bytes": manifest.bytes,
+        "refused": len(taken.refused),
+        "renormalised": taken.renormalised,
+        "seconds": round(time.perf_counter() - started, 3),
+    }

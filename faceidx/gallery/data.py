@@ -1,0 +1,85 @@
+"""`gallery.h5`: the vectors and names of a gallery, read with distrust."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+
+from faceidx.embedding.store import Origin, own_dataset
+from faceidx.errors import InputError
+
+
+class Rows(NamedTuple):
+    """A block of faces."""
+
+    vectors: np.ndarray
+    """(n, D) unit float32."""
+    paths: list[str]
+    identities: list[str]
+
+
+class Refused(NamedTuple):
+    """A row of a source that could not be taken into the gallery."""
+
+    path: str
+    identity: str
+    reason: str
+
+
+def data_shape(data: h5py.File, name: Path) -> tuple[int, int]:
+    """Check the datasets of an open `gallery.h5` against each other; return (N, D).
+
+    Raises:
+        InputError: a dataset is missing, linked, of a wrong type or shape, or claims more rows
+            than the file has bytes for.
+    """
+    vectors = own_dataset(data, "embeddings", name)
+    if vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.shape[1]:
+        raise InputError(f"{name}: embeddings is no table of floats")
+    count, dim = (int(n) for n in vectors.shape)
+    filters = vectors.id.get_create_plist().get_nfilters()
+    if filters or count * dim * vectors.dtype.itemsize > name.stat().st_size:
+        # A few bytes of file may claim any number of rows: compressed, or never written.
+        raise InputError(f"{name}: embeddings is compressed or claims more rows than it holds")
+    for text in ("paths", "identities"):
+        names = own_dataset(data, text, name)
+        if names.shape != (count,) or h5py.check_string_dtype(names.dtype) is None:
+            raise InputError(f"{name}: {text} does not hold one text for each of {count} vectors")
+    return count, dim
+
+
+def origin_of(data: h5py.File) -> Origin:
+    """Where the rows of an open `gallery.h5` come from."""
+    try:
+        preprocessing = json.loads(str(data.attrs.get("preprocessing", "{}")))
+    except ValueError:
+        raise InputError(f"{data.filename}: the attribute preprocessing is no JSON") from None
+    return Origin(
+        model=str(data.attrs.get("model", "")),
+        fingerprint=str(data.attrs.get("fingerprint", "")),
+        preprocessing=preprocessing,
+    )
+
+
+def read_texts(data: h5py.File, dataset: str, name: Path) -> list[str]:
+    """Read a column of text.
+
+    Raises:
+        InputError: it is linked, no text, or not UTF-8.
+    """
+    try:
+        return [str(text) for text in own_dataset(data, dataset, name).asstr()[()]]
+    except (UnicodeDecodeError, TypeError):
+        raise InputError(f"{name}: {dataset} is no UTF-8 text") from None
+
+
+def read_refused(data: h5py.File, name: Path) -> list[Refused]:
+    """Read the group `refused`; empty where there is none."""
+    if "refused" not in data:
+        return []
+    columns = (read_texts(data, f"refused/{c}", name) for c in ("paths", "identities", "reasons"))
+    return [Refused(*row) for row in zip(*columns, strict=True)]

@@ -1,0 +1,339 @@
+"""The gallery folder: `index.faiss`, `gallery.h5` and `manifest.json`.
+
+Files are never changed in place: a change writes a complete new folder and exchanges it for the
+old one in one step. A reader therefore works on one generation, the one it has opened, however
+often the folder is exchanged meanwhile. docs/file-formats.md describes every dataset.
+
+A gallery from elsewhere is not to be opened but imported (`faceidx index import`): FAISS's reader
+is not hardened against hostile files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from functools import cached_property
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from faceidx.embedding.store import TEXT, Origin, open_hdf5, require_same_fingerprint
+from faceidx.errors import InputError, JobError
+from faceidx.files import sha256_file
+from faceidx.gallery.data import Refused, Rows, data_shape, origin_of, read_refused, read_texts
+from faceidx.gallery.flat import map_rows, require_flat, write_flat
+from faceidx.gallery.manifest import (
+    FORMAT,
+    MAX_BYTES,
+    VERSION,
+    FileRecord,
+    Manifest,
+    Threshold,
+    parse_manifest,
+    render_manifest,
+)
+
+INDEX, DATA, MANIFEST = "index.faiss", "gallery.h5", "manifest.json"
+FLAT = "flat"
+_CHUNK_ROWS = 1024
+# How often a reader starts again because the folder was exchanged while it was opening the files.
+_ATTEMPTS = 100
+
+
+class Gallery:
+    """One generation of a gallery, open for reading: a context manager; see `load_gallery`."""
+
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest,
+        files: dict[str, BufferedReader],
+        data: h5py.File,
+        device: str,
+    ) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.count = manifest.vectors
+        self.dim = manifest.dim
+        self._files = files
+        self._data = data
+        self._device = device
+        self.origin = origin_of(data)
+
+    def __enter__(self) -> Gallery:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._data.close()
+        for file in self._files.values():
+            file.close()
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """Keys of the pictures (N), in the order of the rows."""
+        return read_texts(self._data, "paths", self.path / DATA)
+
+    @cached_property
+    def identities(self) -> list[str]:
+        """Identity of each row (N), empty where unknown."""
+        return read_texts(self._data, "identities", self.path / DATA)
+
+    @cached_property
+    def refused(self) -> list[Refused]:
+        """Rows of the sources that are not in the gallery, with the reason."""
+        return read_refused(self._data, self.path / DATA)
+
+    @cached_property
+    def people(self) -> list[str]:
+        """The different identities, sorted; rows without identity count for none."""
+        return sorted(set(self.identities) - {""})
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        """Number of each row's identity in `people`, (N,) int64; -1 for rows without identity."""
+        number = {name: n for n, name in enumerate(self.people)}
+        return np.array([number.get(name, -1) for name in self.identities], dtype=np.int64)
+
+    def vectors(self, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
+        """A copy of unit vectors as the index holds them, (n, D) float32."""
+        return np.array(self._mapped[rows], dtype=np.float32)
+
+    def stored(self, rows: slice) -> np.ndarray:
+        """Unit vectors as `gallery.h5` holds them, (n, D) float32."""
+        return np.asarray(self._data["embeddings"][rows], dtype=np.float32)
+
+    @cached_property
+    def _mapped(self) -> np.ndarray:
+        return map_rows(self._files[INDEX], self.dim, self.count)
+
+    @cached_property
+    def index(self) -> Any:
+        """The FAISS index in main memory."""
+        import faiss
+
+        # The descriptor that the checks were made on: the name may mean a newer generation by now.
+        file = self._files[INDEX]
+        file.seek(0)
+        return faiss.read_index(f"/dev/fd/{file.fileno()}")
+
+    @cached_property
+    def device_index(self) -> Any:
+        """The FAISS index on the device that was asked for: `index` itself on a CPU."""
+        from faceidx.gallery.device import to_device
+
+        return to_device(self.index, self._device)
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the files as they are now."""
+        found = {}
+        for name, file in self._files.items():
+            file.seek(0)
+            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        return found
+
+
+def load_gallery(path: Path, *, device: str = "cpu") -> Gallery:
+    """Open a gallery; vectors and names are read only when asked for.
+
+    Checked are the manifest (with its checksum), the sizes of all files, formats, counts and
+    dimensions; `faceidx.gallery.check.verify` checks the hashes too.
+
+    Args:
+        device: where exact search runs: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        InputError: there is no gallery at `path`, or it is damaged.
+        JobError: the folder is exchanged faster than it can be opened.
+    """
+    for _ in range(_ATTEMPTS):
+        gallery = _open_generation(path, device)
+        if gallery is not None:
+            return gallery
+    raise JobError(f"{path} is being changed all the time; try again when its writers have ended")
+
+
+def _open_generation(path: Path, device: str) -> Gallery | None:
+    """Open the generation that is at `path` now; None when it was exchanged meanwhile.
+
+    The folder is held open from first to last. A folder once exchanged never comes back, and one
+    held open cannot lend its inode number to another: if `path` still is the same folder at the
+    end, it was so all the time, and every file opened belongs to it.
+    """
+    try:
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise InputError(f"{path} is no gallery folder ({error.strerror})") from None
+    try:
+        gallery = _open_files(path, folder, device)
+        if _is_at(folder, path):
+            return gallery
+        gallery.close()
+    except (InputError, OSError) as error:
+        if _is_at(folder, path):
+            raise error if isinstance(error, InputError) else _unreadable(path, error) from None
+    finally:
+        os.close(folder)
+    return None
+
+
+def _open_files(path: Path, folder: int, device: str) -> Gallery:
+    with ExitStack() as undo:
+        with _open_in(folder, MANIFEST) as file:
+            raw = file.read(MAX_BYTES + 1)
+        manifest = parse_manifest(raw, str(path / MANIFEST))
+        _require_known(manifest, path)
+        files = {n: undo.enter_context(_open_in(folder, n)) for n in (INDEX, DATA)}
+        for name, file in files.items():
+            if os.fstat(file.fileno()).st_size != manifest.files[name].size:
+                raise InputError(
+                    f"{path / name} is damaged: its size is not the manifest's; restore a copy"
+                )
+        require_flat(files[INDEX], str(path / INDEX), manifest.dim, manifest.vectors)
+        data = undo.enter_context(open_hdf5(path / DATA, FORMAT, VERSION))
+        _require_agreement(path, manifest, data)
+        gallery = Gallery(path, manifest, files, data, device)
+        undo.pop_all()
+    return gallery
+
+
+def _open_in(folder: int, name: str) -> BufferedReader:
+    # No links: a gallery's files lie in its own folder.
+    return os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb")
+
+
+def _is_at(folder: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(folder), path.stat())
+    except OSError:
+        return False
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    name = f"{path}/{error.filename}" if error.filename else str(path)
+    return InputError(f"{name} of the gallery cannot be read ({error.strerror or error})")
+
+
+def _require_known(manifest: Manifest, path: Path) -> None:
+    if manifest.kind != FLAT:
+        raise InputError(
+            f"{path} is of the kind {manifest.kind!r}, which this faceidx does not know; update it"
+        )
+    if set(manifest.files) != {INDEX, DATA}:
+        raise InputError(f"{path / MANIFEST} does not list the files {INDEX} and {DATA}")
+
+
+def _require_agreement(path: Path, manifest: Manifest, data: h5py.File) -> None:
+    shape = (manifest.vectors, manifest.dim)
+    if data_shape(data, path / DATA) != shape:
+        raise InputError(f"{path / DATA} does not hold the {shape[0]} vectors of the manifest")
+    found = str(data.attrs.get("fingerprint", ""))
+    require_same_fingerprint(manifest.fingerprint, str(path / MANIFEST), found, str(path / DATA))
+
+
+def write_gallery(
+    folder: Path,
+    *,
+    origin: Origin,
+    dim: int,
+    blocks: Iterable[Rows],
+    at_most: int,
+    refused: list[Refused],
+    threshold: Threshold | None = None,
+) -> Manifest:
+    """Write a gallery's files into an empty folder, holding one block in memory at a time.
+
+    Args:
+        at_most: a bound on the rows to come.
+        refused: read after the blocks have run out, so that their generator may fill it.
+    """
+    people: set[str] = set()
+    with h5py.File(folder / DATA, "w") as data:
+        count = write_flat(folder / INDEX, dim, _through_hdf5(data, dim, blocks, at_most, people))
+        for column, texts in zip(
+            ("paths", "identities", "reasons"), _columns(refused), strict=True
+        ):
+            data.create_dataset(f"refused/{column}", (len(texts),), TEXT, data=texts or None)
+        created = now()
+        data.attrs["format"] = FORMAT
+        data.attrs["version"] = VERSION
+        data.attrs["model"] = origin.model
+        data.attrs["fingerprint"] = origin.fingerprint
+        data.attrs["preprocessing"] = json.dumps(origin.preprocessing, sort_keys=True)
+        data.attrs["created"] = created
+    manifest = Manifest(
+        kind=FLAT,
+        model=origin.model,
+        fingerprint=origin.fingerprint,
+        dim=dim,
+        vectors=count,
+        identities=len(people - {""}),
+        refused=len(refused),
+        recall_at_1=1.0,
+        files={n: _record(folder / n) for n in (INDEX, DATA)},
+        threshold=threshold,
+        created=created,
+    )
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `manifest.json` into a folder that is not in use yet."""
+    (folder / MANIFEST).write_bytes(render_manifest(manifest))
+
+
+def link_file(old: Path, new: Path) -> None:
+    """Give an unchanged file a name in the new folder too, copying only where links cannot be."""
+    try:
+        os.link(old, new)  # sound, as a gallery's files are never changed in place
+    except OSError:
+        shutil.copyfile(old, new)
+
+
+def now() -> str:
+    """The time, as the formats write it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _through_hdf5(
+    data: h5py.File, dim: int, blocks: Iterable[Rows], at_most: int, people: set[str]
+) -> Iterator[np.ndarray]:
+    """Append each block to `gallery.h5`, collect its people, and pass its vectors on."""
+    chunk = min(_CHUNK_ROWS, max(1, at_most))
+    vectors = data.create_dataset(
+        "embeddings", (0, dim), "float32", maxshape=(None, dim), chunks=(chunk, dim)
+    )
+    paths, identities = (
+        data.create_dataset(name, (0,), TEXT, maxshape=(None,), chunks=(chunk,))
+        for name in ("paths", "identities")
+    )
+    for block in blocks:
+        first, last = len(paths), len(paths) + len(block.paths)
+        if first == last:
+            continue
+        for dataset, values in ((vectors, block.vectors), (paths, block.paths)):
+            dataset.resize(last, axis=0)
+            dataset[first:last] = values
+        identities.resize(last, axis=0)
+        identities[first:last] = block.identities
+        people.update(block.identities)
+        yield block.vectors
+
+
+def _columns(refused: list[Refused]) -> list[list[str]]:
+    return [[row[column] for row in refused] for column in range(3)]
+
+
+def _record(path: Path) -> FileRecord:
+    return FileRecord(size=path.stat().st_size, sha256=sha256_file(path))

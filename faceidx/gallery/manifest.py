@@ -1,0 +1,132 @@
+"""`manifest.json`: what a gallery consists of, and the threshold calibrated for it.
+
+The manifest carries a checksum of itself and is written in one canonical form, so that a flipped
+bit in it is noticed as one in the large files is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, NoReturn
+
+from faceidx.errors import InputError
+
+FORMAT = "faceidx-gallery"
+VERSION = 1
+MAX_BYTES = 1 << 20
+
+
+@dataclass(kw_only=True, frozen=True)
+class FileRecord:
+    """Size and hash of one file of the gallery."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(kw_only=True, frozen=True)
+class Threshold:
+    """A score from which on a person found is believed, calibrated on the gallery itself."""
+
+    value: float
+    fpir_target: float
+    fpir: float
+    """Share of non-mated searches with a score at or above `value`; never above the target."""
+    errors: int
+    trials: int
+    interval: tuple[float, float]
+    """95 % Wilson interval of `fpir`, taking the searches as independent."""
+    identities: int
+    """People whose pictures were searched: searches with one person's pictures depend on each
+    other, so the true uncertainty lies between that of `trials` and that of `identities`."""
+    identity_errors: int
+    """People with at least one false match."""
+    gallery_vectors: int
+    """Size of the gallery searched: FPIR grows with it."""
+    stale: bool
+    """The gallery has changed since."""
+    created: str
+
+
+@dataclass(kw_only=True, frozen=True)
+class Manifest:
+    """The content of `manifest.json`."""
+
+    kind: str
+    model: str
+    fingerprint: str
+    dim: int
+    vectors: int
+    identities: int
+    """Different people; rows without identity belong to none."""
+    refused: int
+    """Rows of the sources that could not be taken; `gallery.h5` lists them."""
+    recall_at_1: float
+    """Share of searches that find the true nearest picture: 1 for exact search."""
+    files: dict[str, FileRecord]
+    threshold: Threshold | None
+    created: str
+
+    @property
+    def bytes(self) -> int:
+        """Size of the gallery's large files together."""
+        return sum(record.size for record in self.files.values())
+
+
+def render_manifest(manifest: Manifest) -> bytes:
+    """Return the one canonical text of a manifest, with its checksum."""
+    fields: dict[str, Any] = {"format": FORMAT, "version": VERSION, **asdict(manifest)}
+    counts = ("vectors", "identities", "refused")
+    fields["counts"] = {name: fields.pop(name) for name in counts}
+    return _render({**fields, "checksum": hashlib.sha256(_render(fields)).hexdigest()})
+
+
+def parse_manifest(raw: bytes, name: str) -> Manifest:
+    """Read a manifest that `render_manifest` wrote.
+
+    Raises:
+        InputError: it is no manifest, of a newer version, or not byte for byte what was written.
+    """
+    try:
+        fields = json.loads(raw, parse_constant=_no_constant)
+        found, version = fields["format"], fields["version"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(f"{name} is damaged or no manifest of a gallery") from None
+    if found != FORMAT:
+        raise InputError(f"{name} is no {FORMAT} manifest (its format is {found!r})")
+    if isinstance(version, int) and version > VERSION:
+        raise InputError(f"{name} was written by a newer faceidx; update faceidx to read it")
+    try:
+        manifest = _manifest(fields)
+        intact = render_manifest(manifest) == raw
+    except (ValueError, KeyError, TypeError, AttributeError):
+        intact = False
+    if not intact:
+        raise InputError(
+            f"{name} is damaged or was edited; rebuild the gallery with `faceidx index import`"
+        )
+    return manifest
+
+
+def _manifest(fields: dict[str, Any]) -> Manifest:
+    del fields["format"], fields["version"], fields["checksum"]
+    fields.update(fields.pop("counts"))
+    fields["files"] = {name: FileRecord(**record) for name, record in fields["files"].items()}
+    if fields["threshold"] is not None:
+        interval = tuple(fields["threshold"].pop("interval"))
+        fields["threshold"] = Threshold(**fields["threshold"], interval=interval)
+    manifest = Manifest(**fields)
+    numbers = (manifest.dim, manifest.vectors, manifest.identities, manifest.refused)
+    if not all(type(n) is int and n >= 0 for n in numbers):
+        raise ValueError("counts are whole numbers")
+    return manifest
+
+
+def _render(fields: dict[str, Any]) -> bytes:
+    return (json.dumps(fields, indent=1, sort_keys=True, allow_nan=False) + "\n").encode("ascii")
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name)

@@ -1,0 +1,157 @@
+"""Exact nearest neighbours by cosine: pictures, and people by their best picture.
+
+Small functions over NumPy arrays; FAISS does the work. What FAISS leaves open is settled here:
+among equal scores the lower row comes first, also where the last place is shared.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from faceidx.errors import InputError
+from faceidx.gallery.device import MAX_GPU_K
+from faceidx.gallery.folder import Gallery
+from faceidx.gallery.unit import require_dim
+
+# Cells of one block of results; with scores and rows 12 bytes a cell.
+_BLOCK_CELLS = 1 << 22
+_BLOCK_QUERIES = 4096
+# Where this many neighbours do not show enough people, all rows are ranked for that query.
+_MAX_NEIGHBOURS = 1024
+_SCAN_ROWS = 65536
+
+_log = logging.getLogger(__name__)
+
+
+class Candidate(NamedTuple):
+    """A person that a probe may be."""
+
+    identity: str
+    row: int
+    """The gallery row of the person's best picture."""
+    score: float
+    """Its cosine with the probe."""
+
+
+def search(gallery: Gallery, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Find the k nearest pictures of each query, exactly.
+
+    Args:
+        vectors: (Q, D) unit rows.
+        k: more than the gallery holds is cut to what it holds, with a warning.
+
+    Returns:
+        scores: (Q, k) float32 cosines, descending.
+        rows: (Q, k) int64 rows of the gallery; among equal scores the lower row comes first.
+
+    Raises:
+        InputError: the gallery is empty, dimensions differ, or a query is not finite.
+    """
+    vectors = _checked(gallery, vectors)
+    if k > gallery.count:
+        _log.warning("%d neighbours asked for; the gallery holds %d", k, gallery.count)
+        k = gallery.count
+    scores = np.empty((len(vectors), k), dtype=np.float32)
+    rows = np.empty((len(vectors), k), dtype=np.int64)
+    for block in _blocks(len(vectors), k + 1):
+        scores[block], rows[block] = _search_block(gallery, vectors[block], k)
+    return scores, rows
+
+
+def nearest_identities(
+    gallery: Gallery, vectors: np.ndarray, k_people: int
+) -> list[list[Candidate]]:
+    """Find the nearest people of each query, a person's score being that of the best picture.
+
+    Gallery rows without identity take no part. Each query gets exactly `k_people` different
+    people, or all people of the gallery where it holds fewer.
+
+    Args:
+        vectors: (Q, D) unit rows.
+
+    Returns:
+        For each query its candidates, best first; among equal scores the lower row comes first.
+
+    Raises:
+        InputError: as for `search`, or no row of the gallery has an identity.
+    """
+    vectors = _checked(gallery, vectors)
+    if not gallery.people:
+        raise InputError(f"{gallery.path} holds no picture with an identity: nobody to find")
+    wanted = min(k_people, len(gallery.people))
+    found: list[list[Candidate]] = [[] for _ in vectors]
+    open_queries = np.arange(len(vectors))
+    # Twice what an even spread of pictures over people needs.
+    width = min(gallery.count, 2 * wanted * -(-gallery.count // len(gallery.people)))
+    while len(open_queries) and width <= _MAX_NEIGHBOURS:
+        for block in _blocks(len(open_queries), width + 1):
+            queries = open_queries[block]
+            scores, rows = _search_block(gallery, vectors[queries], width)
+            for query, score, row in zip(queries, scores, rows, strict=True):
+                found[query] = _people_of(gallery, score, row, wanted)
+        open_queries = np.array([q for q in open_queries if len(found[q]) < wanted], dtype=np.int64)
+        if width == gallery.count:
+            break
+        width = min(gallery.count, 4 * width)
+    for query in open_queries:
+        found[query] = _people_of(gallery, *_rank_all(gallery, vectors[query]), wanted)
+    return found
+
+
+def _checked(gallery: Gallery, vectors: np.ndarray) -> np.ndarray:
+    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    require_dim(vectors.shape[1], "the query", gallery.dim, str(gallery.path))
+    if not gallery.count:
+        raise InputError(f"{gallery.path} is empty; add faces with `faceidx index add`")
+    if not np.isfinite(vectors).all():
+        raise InputError("a query holds NaN or infinity")
+    return vectors
+
+
+def _blocks(count: int, width: int) -> Iterator[slice]:
+    step = max(1, min(_BLOCK_QUERIES, _BLOCK_CELLS // width))
+    for first in range(0, count, step):
+        yield slice(first, min(first + step, count))
+
+
+def _search_block(gallery: Gallery, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k best rows of a block, in canonical order."""
+    width = min(k + 1, gallery.count)  # one more shows whether the last place is shared
+    index = gallery.device_index if width <= MAX_GPU_K else gallery.index
+    scores, rows = index.search(vectors, width)
+    order = np.lexsort((rows, -scores), axis=1)
+    scores, rows = (np.take_along_axis(a, order, axis=1) for a in (scores, rows))
+    if width > k:
+        for query in np.flatnonzero(scores[:, k - 1] == scores[:, k]):
+            every_score, every_row = _rank_all(gallery, vectors[query])
+            scores[query], rows[query] = every_score[:width], every_row[:width]
+    return scores[:, :k], rows[:, :k]
+
+
+def _rank_all(gallery: Gallery, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All rows of the gallery by score descending, then by row."""
+    scores = np.concatenate(
+        [
+            gallery.vectors(slice(first, first + _SCAN_ROWS)) @ vector
+            for first in range(0, gallery.count, _SCAN_ROWS)
+        ]
+    )
+    rows = np.argsort(-scores, kind="stable")
+    return scores[rows], rows
+
+
+def _people_of(
+    gallery: Gallery, scores: np.ndarray, rows: np.ndarray, wanted: int
+) -> list[Candidate]:
+    """The first `wanted` different people of a ranking of pictures."""
+    codes = gallery.codes[rows]
+    people, first = np.unique(codes, return_index=True)
+    first = np.sort(first[people >= 0])[:wanted]
+    return [
+        Candidate(gallery.people[codes[place]], int(rows[place]), float(scores[place]))
+        for place in first
+    ]

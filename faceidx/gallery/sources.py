@@ -1,0 +1,128 @@
+"""Rows on their way into a gallery: read in blocks, checked, scaled to unit length."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from faceidx.embedding.store import EmbeddingFile, Origin
+from faceidx.errors import InputError
+from faceidx.gallery.data import Refused, Rows
+from faceidx.gallery.folder import Gallery
+from faceidx.gallery.unit import to_unit
+
+BLOCK_ROWS = 16384
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Taken:
+    """What a stream of rows had to leave out or mend, known when it has run out."""
+
+    refused: list[Refused] = field(default_factory=list)
+    renormalised: int = 0
+
+
+def open_all(paths: Sequence[Path], stack: ExitStack) -> list[EmbeddingFile]:
+    """Open embeddings files; raise `InputError` where one has no fingerprint."""
+    if not paths:
+        raise InputError("no embeddings file given")
+    files = [stack.enter_context(EmbeddingFile(path)) for path in paths]
+    for file in files:
+        require_fingerprint(file.origin, file.path)
+    return files
+
+
+def require_fingerprint(origin: Origin, name: Path) -> Origin:
+    """Return the origin; raise `InputError` where it has no fingerprint."""
+    if not origin.fingerprint:
+        raise InputError(f"{name} does not say which model made it (no fingerprint); embed again")
+    return origin
+
+
+def warn_of_differences(origin: Origin, files: Sequence[EmbeddingFile]) -> None:
+    """Warn where one fingerprint was computed in different ways (engine, precision, detection)."""
+    for file in files:
+        one, other = origin.preprocessing, file.origin.preprocessing
+        differing = sorted(k for k in {*one, *other} if one.get(k) != other.get(k))
+        if differing:
+            _log.warning("%s was embedded with other %s", file.path, ", ".join(differing))
+
+
+def keys_of(files: Sequence[EmbeddingFile], prefixes: Sequence[str]) -> list[list[str]]:
+    """Keys of every file's rows, with the file's prefix before them."""
+    if prefixes and len(prefixes) != len(files):
+        raise InputError(
+            f"{len(prefixes)} --prefix for {len(files)} files; give one for each file, in order"
+        )
+    if any(not prefix.isprintable() for prefix in prefixes):
+        raise InputError("a --prefix holds characters that are no text")
+    keys = []
+    for file, prefix in zip(files, prefixes or [""] * len(files), strict=True):
+        paths = file.paths()
+        if len(paths) != file.count or len(file.identities()) != file.count:
+            raise InputError(f"{file.path}: paths, identities and embeddings differ in length")
+        keys.append([f"{prefix}/{path}" for path in paths] if prefix else paths)
+    return keys
+
+
+def require_unique(keys: list[list[str]], present: list[str], names: list[str]) -> None:
+    """Raise `InputError` where a file brings a key that is present or came before."""
+    seen = set(present)
+    for of_file, name in zip(keys, names, strict=True):
+        twice = 0
+        example = ""
+        for key in of_file:
+            if key in seen:
+                twice, example = twice + 1, example or key
+            seen.add(key)
+        if twice:
+            raise InputError(
+                f"{name}: {twice} keys are there already (such as {example!r}); "
+                "give each file a --prefix to set the sources apart"
+            )
+
+
+def rows_of_files(
+    files: Sequence[EmbeddingFile], keys: list[list[str]], taken: Taken
+) -> Iterator[Rows]:
+    """Yield the usable rows of the files under their keys."""
+    for file, paths in zip(files, keys, strict=True):
+        identities = file.identities()
+        for first, vectors in file.blocks(BLOCK_ROWS):
+            block = slice(first, first + len(vectors))
+            yield usable_rows(Rows(vectors, paths[block], identities[block]), taken)
+
+
+def usable_rows(rows: Rows, taken: Taken) -> Rows:
+    """Scale a block to unit length, and move the rows that cannot be to the list of refused."""
+    unit = to_unit(rows.vectors)
+    taken.renormalised += unit.renormalised
+    if not unit.reasons:
+        return rows._replace(vectors=unit.vectors)
+    for row, reason in unit.reasons:
+        taken.refused.append(Refused(rows.paths[row], rows.identities[row], reason))
+    return _select(rows._replace(vectors=unit.vectors), unit.usable)
+
+
+def rows_of_gallery(gallery: Gallery, keep: np.ndarray) -> Iterator[Rows]:
+    """Yield the rows of a gallery for which `keep` (N,) bool holds, bit for bit."""
+    for first in range(0, gallery.count, BLOCK_ROWS):
+        block = slice(first, first + BLOCK_ROWS)
+        rows = Rows(gallery.vectors(block), gallery.paths[block], gallery.identities[block])
+        yield _select(rows, keep[block])
+
+
+def _select(rows: Rows, keep: np.ndarray) -> Rows:
+    chosen = np.flatnonzero(keep)
+    return Rows(
+        rows.vectors[chosen],
+        [rows.paths[row] for row in chosen],
+        [rows.identities[row] for row in chosen],
+    )

@@ -1,0 +1,54 @@
+"""Keys: how a picture is named in every file we write, and which names are names of pictures."""
+
+from __future__ import annotations
+
+import os
+import re
+
+PICTURE_EXTENSIONS = frozenset(
+    {"jpg", "jpeg", "jpe", "png", "webp", "bmp", "tif", "tiff", "pgm", "ppm", "pnm", "gif"}
+    | {"heic", "heif"}  # pictures by name always; reading them needs the extra heif
+)
+
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of a byte that is not UTF-8
+_ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
+
+
+def escape_key(path_relative: str | bytes | os.PathLike[str]) -> str:
+    """Return the key of a path relative to its source, or of a name in a list of pairs.
+
+    Bytes that are not UTF-8 become `%XX` and a literal `%` becomes `%25`; everything else stays,
+    control characters included. A leading `./` is dropped, since lists name the same file with and
+    without it; nothing else is normalised, so `unescape_key` gives back the very bytes.
+
+    Args:
+        path_relative: text is taken as UTF-8, undecodable bytes as surrogates (PEP 383); a path
+            object in the encoding of the file system.
+    """
+    if isinstance(path_relative, str):
+        raw = path_relative.encode("utf-8", "surrogateescape")
+    else:
+        raw = os.fsencode(path_relative)
+    while raw.startswith(b"./"):
+        raw = raw[2:].lstrip(b"/")
+    return escape_bytes(raw)
+
+
+def escape_bytes(raw: bytes) -> str:
+    """Escape as `escape_key` does, keeping a leading `./`."""
+    text = raw.replace(b"%", b"%25").decode("utf-8", "surrogateescape")
+    return _NOT_UTF8.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", text)
+
+
+def unescape_key(key: str) -> bytes:
+    """Return the bytes of the path that a key stands for.
+
+    A `%` that starts no escape stands for itself (no key of ours holds one).
+    """
+    return _ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), key.encode("utf-8"))
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether the extension is one of a picture, in whatever case."""
+    _, dot, extension = name.rpartition(".")
+    return bool(dot) and extension.lower() in PICTURE_EXTENSIONS

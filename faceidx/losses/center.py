@@ -1,0 +1,62 @@
+"""Center loss (Wen et al. 2016, "A Discriminative Feature Learning Approach for Deep Face
+Recognition", ECCV, equations 2 to 4): pull each embedding to the centre of its identity.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+class CenterLoss(nn.Module):
+    """L = 1/2 mean_i |x_i - c_{y_i}|^2; centres follow the embeddings by the paper's own rule.
+
+    The paper sums over the batch; the mean keeps the weight independent of the batch size. Centres
+    are no parameters: after each batch c_j moves by -alpha * sum_{i: y_i=j}(c_j - x_i) / (1 + n_j)
+    (equation 4, where 1 + n_j damps identities seen once). Many implementations let the optimizer
+    move the centres along the loss's gradient instead, without the 1 / (1 + n_j).
+
+    With several processes the rule sees the whole batch, so centres are the same in all of them.
+
+    Args:
+        dim: D, the embedding's size.
+        classes: number of identities.
+        alpha: the centres' own rate.
+    """
+
+    centers: torch.Tensor
+
+    def __init__(self, dim: int, classes: int, alpha: float = 0.5) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.register_buffer("centers", torch.zeros(classes, dim))
+
+    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """(N, D) embeddings and (N,) labels to the loss; in training the centres then move."""
+        embeddings = embeddings.float()
+        distances = embeddings - self.centers[labels]
+        loss = distances.square().sum(1).mean() / 2
+        if self.training:
+            self._move(embeddings.detach(), labels)
+        return loss
+
+    @torch.no_grad()
+    def _move(self, embeddings: torch.Tensor, labels: torch.Tensor) -> None:
+        embeddings, labels = _gathered(embeddings), _gathered(labels)
+        seen, rows, counts = labels.unique(return_inverse=True, return_counts=True)
+        steps = torch.zeros(len(seen), self.centers.shape[1], device=embeddings.device)
+        steps.index_add_(0, rows, self.centers[labels] - embeddings)
+        # Not in place: the loss's graph may still hold the centres that it was computed with.
+        self.centers = self.centers.index_add(
+            0, seen, steps / (1 + counts).unsqueeze(1), alpha=-self.alpha
+        )
+
+
+def _gathered(rows: torch.Tensor) -> torch.Tensor:
+    """The rows of all processes, in the order of their ranks."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)

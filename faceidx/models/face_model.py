@@ -1,0 +1,86 @@
+"""What every engine offers: pictures in, embeddings out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from faceidx.images.preprocess import Preprocessing
+from faceidx.models.record import fingerprint
+
+
+@dataclass(kw_only=True)
+class FaceModel(ABC):
+    """A model ready to run on one device."""
+
+    name: str
+    """For people: the file's name."""
+    arch: str
+    embedding_dim: int
+    preprocessing: Preprocessing
+    weights: str
+    """SHA-256 of the backbone's weights."""
+    engine: str
+    device: str
+    precision: str
+    template: str | None = None
+    class_names: list[str] | None = None
+    training: dict[str, object] = field(default_factory=dict)
+
+    @abstractmethod
+    def raw_embed(self, pictures: np.ndarray) -> np.ndarray:
+        """Embed a batch without normalising.
+
+        Args:
+            pictures: (N, H, W, 3) uint8 RGB of the model's input size.
+
+        Returns:
+            (N, D) float32.
+        """
+
+    def embed(self, pictures: np.ndarray, *, flip: bool = False) -> np.ndarray:
+        """Embed a batch, with `flip` adding the embeddings of the mirror images.
+
+        Args:
+            pictures: (N, H, W, 3) uint8 RGB of the model's input size.
+
+        Returns:
+            (N, D) float32, not yet of unit length.
+        """
+        embeddings = self.raw_embed(pictures)
+        if flip:
+            embeddings = embeddings + self.raw_embed(np.ascontiguousarray(pictures[:, :, ::-1]))
+        return embeddings
+
+    def classify(self, embeddings: np.ndarray) -> np.ndarray:
+        """Class probabilities of embeddings as `raw_embed` gives them.
+
+        Returns:
+            (N, classes) float32, rows that add up to 1.
+
+        Raises:
+            InputError: the model holds no classifier.
+        """
+        from faceidx.errors import InputError
+
+        raise InputError(f"{self.name} holds no classifier, only a backbone")
+
+    def fingerprint(self, *, flip: bool = False) -> str:
+        """What must agree between embeddings for them to be comparable."""
+        return fingerprint(self.weights, self.preprocessing, self.template, flip=flip)
+
+
+def normalize(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scale rows to unit length.
+
+    Args:
+        embeddings: (N, D).
+
+    Returns:
+        (N, D) float32 unit rows (a row of zeros stays zeros), and their (N,) float32 lengths.
+    """
+    norms = np.linalg.norm(embeddings.astype(np.float32, copy=False), axis=1)
+    units = embeddings / np.maximum(norms, np.finfo(np.float32).tiny)[:, None]
+    return units.astype(np.float32, copy=False), norms.astype(np.float32, copy=False)

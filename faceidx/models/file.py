@@ -1,0 +1,94 @@
+"""Our model file: one `.safetensors`, weights plus a JSON record in its metadata. No pickle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from faceidx.errors import InputError
+from faceidx.files import whole_file
+from faceidx.models.record import ModelRecord
+
+if TYPE_CHECKING:
+    import torch
+
+# The metadata key of the record, and the prefixes under which the two parts' weights lie.
+RECORD_KEY = "faceidx"
+_BACKBONE, _HEAD = "backbone.", "head."
+
+
+@dataclass(kw_only=True)
+class ModelFile:
+    """The content of a model file, on the CPU."""
+
+    record: ModelRecord
+    backbone: dict[str, torch.Tensor]
+    head: dict[str, torch.Tensor]
+    """Weights of the classifier, empty where the file holds none: `weight` (classes, D)
+    and, for a plain linear layer, `bias` (classes)."""
+
+
+def write_model(path: Path, content: ModelFile) -> None:
+    """Write a model file, whole or not at all.
+
+    Raises:
+        InputError, JobError: as `files.whole_file`.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {
+        **{_BACKBONE + name: t for name, t in content.backbone.items()},
+        **{_HEAD + name: t for name, t in content.head.items()},
+    }
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    with whole_file(path) as temporary:
+        save_file(tensors, temporary, metadata={RECORD_KEY: content.record.to_json()})
+
+
+def read_record(path: Path) -> ModelRecord:
+    """Read a model file's record alone, without its weights.
+
+    Raises:
+        InputError: the file is missing, damaged, or was not written by faceidx.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is no readable .safetensors file ({error})") from None
+    if RECORD_KEY not in metadata:
+        raise InputError(
+            f"{path} holds no faceidx record, so its architecture and preprocessing are unknown; "
+            "give a model trained by faceidx, or an .onnx file"
+        )
+    return ModelRecord.from_json(metadata[RECORD_KEY], str(path))
+
+
+def read_model(path: Path) -> ModelFile:
+    """Read a model file.
+
+    Raises:
+        InputError: the file is missing, damaged, or was not written by faceidx.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    record = read_record(path)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged ({error})") from None
+    return ModelFile(
+        record=record,
+        backbone=_part(tensors, _BACKBONE),
+        head=_part(tensors, _HEAD),
+    )
+
+
+def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,239 @@
+"""Other people's `.onnx` models, run by onnxruntime."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from faceidx.errors import InputError
+from faceidx.files import sha256_file
+from faceidx.images.preprocess import Preprocessing
+from faceidx.models.face_model import FaceModel
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
+
+# How far batched and single embeddings may differ, relative to their length, for a model whose
+# batch size was freed to count as working in batches: float32 rounding, with room for reordering.
+_BATCH_TOLERANCE = 1e-3
+
+
+@dataclass(kw_only=True)
+class OnnxModel(FaceModel):
+    """An ONNX graph from pictures to embeddings."""
+
+    session: onnxruntime.InferenceSession
+    channels_last: bool
+    batched: bool
+    """False for a graph that only works on one picture at a time."""
+
+    def raw_embed(self, pictures: np.ndarray) -> np.ndarray:
+        batch = _normalize(pictures, self.preprocessing)
+        if not self.channels_last:
+            batch = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
+        if self.batched:
+            return _run(self.session, batch)
+        return np.concatenate([_run(self.session, batch[i : i + 1]) for i in range(len(batch))])
+
+
+def load_onnx_model(path: Path, preprocessing: Preprocessing, *, device: str) -> OnnxModel:
+    """Load an ONNX model, with its batch size freed where the export fixed it to 1.
+
+    Raises:
+        InputError: the file is missing or no ONNX model, it refers to data outside its folder, or
+            its input and output are not one batch of pictures and one row of numbers a picture.
+    """
+    graph = _read_graph(path)
+    shape, channels_last = _input_shape(graph, path)
+    height, width = preprocessing.image_size
+    wanted = [height, width, 3] if channels_last else [3, height, width]
+    for given, needed in zip(shape[1:], wanted, strict=True):
+        if given not in (None, needed):
+            raise InputError(
+                f"{path} takes pictures of {shape[1:]}, not {wanted}; drop --image-size"
+            )
+    fixed, session = shape[0], None
+    if fixed is not None:
+        session = _freed_session(graph, fixed, wanted, device, path)
+    batched = fixed is None or session is not None
+    session = session or _open_session(graph, device, path)
+    if not batched and fixed != 1:
+        raise InputError(f"{path} takes batches of {fixed} and nothing else; export it anew")
+    single = _run(session, np.zeros((1, *wanted), np.float32), path)
+    return OnnxModel(
+        name=path.name,
+        arch="onnx",
+        embedding_dim=single.shape[1],
+        preprocessing=preprocessing,
+        weights=_digest(path),
+        engine="onnx",
+        device=device,
+        precision="fp32",
+        session=session,
+        channels_last=channels_last,
+        batched=batched,
+    )
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of the model, of all its files where there are several."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    digests = [sha256_file(file) for file in (path, *_external_files(model, path))]
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def onnx_image_size(path: Path) -> tuple[int, int] | None:
+    """(height, width) that an ONNX model asks for, None where it leaves them open.
+
+    Raises:
+        InputError: as `load_onnx_model`.
+    """
+    shape, channels_last = _input_shape(_read_graph(path), path)
+    height, width = shape[1:3] if channels_last else shape[2:4]
+    return None if height is None or width is None else (height, width)
+
+
+def _read_graph(path: Path) -> onnx.ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, OSError, ValueError) as error:
+        raise InputError(f"{path} is no readable ONNX model ({error})") from None
+    if not model.graph.input or not model.graph.output:
+        raise InputError(f"{path} is no ONNX model (its graph has no input or no output)")
+    for file in _external_files(model, path):
+        if not file.is_file() or not file.resolve().is_relative_to(path.parent.resolve()):
+            raise InputError(f"{path} refers to data that is not in its folder ({file.name!r})")
+    onnx.load_external_data_for_model(model, str(path.parent))
+    return model
+
+
+def _external_files(model: onnx.ModelProto, path: Path) -> list[Path]:
+    """Files beside an ONNX model that hold some of its weights."""
+    entries = (e for t in model.graph.initializer for e in t.external_data)
+    return sorted({path.parent / e.value for e in entries if e.key == "location"})
+
+
+def _input_shape(model: onnx.ModelProto, path: Path) -> tuple[list[int | None], bool]:
+    """Shape of the one picture input, None for a free dimension; whether channels come last."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in weights]
+    if len(inputs) != 1:
+        raise InputError(f"{path} takes {len(inputs)} inputs; a face model takes one, the pictures")
+    dims = inputs[0].type.tensor_type.shape.dim
+    shape = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in dims]
+    if len(shape) != 4 or 3 not in (shape[1], shape[3]):
+        raise InputError(f"{path} takes {shape}, not a batch of three-channel pictures")
+    return shape, shape[1] != 3
+
+
+def _freed_session(
+    model: onnx.ModelProto, fixed: int, wanted: list[int], device: str, path: Path
+) -> onnxruntime.InferenceSession | None:
+    """A session of the graph with its batch dimension freed, or None where that does not work.
+
+    Exporters write a fixed batch size into the input's shape and into the constants of `Reshape`.
+    Both are replaced; then a batch must give what single pictures give, or the change is dropped.
+    """
+    import onnx
+
+    freed = onnx.ModelProto()
+    freed.CopyFrom(model)
+    for value in (*freed.graph.input, *freed.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if len(dims) and dims[0].dim_value == fixed:
+            dims[0].dim_param = "batch"
+    del freed.graph.value_info[:]
+    _free_reshapes(freed, fixed)
+    rng = np.random.default_rng(0)
+    pictures = rng.uniform(-1, 1, (3, *wanted)).astype(np.float32)
+    try:
+        session = _open_session(freed, device, path)
+        together = _run(session, pictures, path)
+        original = _open_session(model, device, path)
+        if fixed == 1:
+            alone = np.concatenate([_run(original, pictures[i : i + 1], path) for i in range(3)])
+        else:
+            filled = np.resize(pictures, (fixed, *wanted))
+            alone = _run(original, filled, path)[:3]
+    except InputError:
+        return None
+    if together.shape != alone.shape:
+        return None
+    close = np.linalg.norm(together - alone, axis=1) <= _BATCH_TOLERANCE * np.linalg.norm(
+        alone, axis=1
+    )
+    return session if bool(close.all()) else None
+
+
+def _free_reshapes(model: onnx.ModelProto, fixed: int) -> None:
+    """In `Reshape` targets that begin with the fixed batch size, say "as the input has it" (0)."""
+    from onnx import numpy_helper
+
+    targets = {node.input[1] for node in model.graph.node if node.op_type == "Reshape"}
+    constants = [t for t in model.graph.initializer if t.name in targets]
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.output[0] in targets:
+            constants += [a.t for a in node.attribute if a.name == "value"]
+    for tensor in constants:
+        target = numpy_helper.to_array(tensor).copy()
+        if target.ndim == 1 and len(target) > 1 and target[0] == fixed:
+            target[0] = 0
+            tensor.CopyFrom(numpy_helper.from_array(target, tensor.name))
+
+
+def _open_session(model: onnx.ModelProto, device: str, path: Path) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only: its warnings are about the exporter's habits
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device.startswith("cuda"):
+        _, _, number = device.partition(":")
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(number or 0)}))
+    try:
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+    except Exception as error:  # its errors share no base class but Exception
+        raise InputError(f"{path} cannot be run by onnxruntime ({_one_line(error)})") from None
+
+
+def _run(
+    session: onnxruntime.InferenceSession, batch: np.ndarray, path: Path | None = None
+) -> np.ndarray:
+    name = session.get_inputs()[0].name
+    try:
+        output = np.asarray(session.run([session.get_outputs()[0].name], {name: batch})[0])
+    except Exception as error:  # as above
+        raise InputError(f"{path or 'the model'} failed to run ({_one_line(error)})") from None
+    output = output.reshape(output.shape[0], -1) if output.ndim != 2 else output
+    if len(output) != len(batch):
+        raise InputError(
+            f"{path or 'the model'} gives {len(output)} rows for {len(batch)} pictures"
+        )
+    return output.astype(np.float32, copy=False)
+
+
+def _normalize(pictures: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """(N, H, W, 3) uint8 RGB to float32 in the model's colour order and scale."""
+    mean = np.asarray(preprocessing.mean, np.float32) * 255
+    std = np.asarray(preprocessing.std, np.float32) * 255
+    if preprocessing.color == "bgr":
+        pictures = pictures[..., ::-1]
+    return (pictures.astype(np.float32) - mean) / std
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,198 @@
+"""The data of a run: what trains, what judges, and what was left out."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from faceidx.errors import InputError
+from faceidx.evaluation.lists import read_list
+from faceidx.evaluation.lists.pairs import PairList, resolve
+from faceidx.images.sources import Picture, Source, open_source
+from faceidx.progress import ProgressCallback
+from faceidx.training.options import TrainOptions
+from faceidx.training.pictures import Bank, open_bank
+from faceidx.training.split import split_pictures
+
+
+@dataclass(kw_only=True)
+class Judged:
+    """Pictures of a bank that judge the classifier, and others that judge the embedding."""
+
+    bank: Bank
+    classify_rows: np.ndarray
+    classify_labels: np.ndarray
+    verify_rows: np.ndarray
+    verify_people: np.ndarray
+    """A number a person; every pair of these pictures is scored."""
+
+
+@dataclass(kw_only=True)
+class PairCheck:
+    """A pair list that is reported each epoch."""
+
+    bank: Bank
+    left: np.ndarray
+    right: np.ndarray
+    genuine: np.ndarray
+    missing: int
+
+
+@dataclass(kw_only=True)
+class TrainingData:
+    """Everything that a process needs to know of the pictures."""
+
+    bank: Bank
+    rows: np.ndarray
+    """Rows of the bank to train on."""
+    labels: np.ndarray
+    """(len(rows),) int64 class of each."""
+    validation: Judged
+    pairs: PairCheck | None = None
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    """Key and reason of every picture found that is not used."""
+    digest: str = ""
+    """SHA-256 over keys and identities: the same data, or not."""
+
+
+def scan(options: TrainOptions) -> Source:
+    """Find the pictures to train on.
+
+    Raises:
+        InputError: nothing usable there.
+    """
+    source = open_source(options.data, follow_links=options.follow_links)
+    if len({p.identity for p in source.pictures if p.identity}) < 2:
+        raise InputError(
+            f"{options.data}: training needs pictures of two identities or more, a folder each"
+        )
+    return source
+
+
+def load_data(
+    options: TrainOptions,
+    source: Source,
+    class_names: list[str],
+    size: tuple[int, int],
+    progress: ProgressCallback,
+) -> TrainingData:
+    """Decode and split the pictures.
+
+    Args:
+        class_names: identities in the order of the classifier's rows; pictures of people held out
+            whole are not among the trained ones, but keep their row.
+        size: (height, width) to decode to.
+
+    Raises:
+        InputError: nothing is left to train on, or the validation data are of no use.
+    """
+    named = [p for p in source.pictures if p.identity]
+    left_out = [
+        (p.key, "no identity: it lies in no folder") for p in source.pictures if not p.identity
+    ]
+    number = {name: i for i, name in enumerate(class_names)}
+    bank, failed = open_bank(named, size, progress)
+    left_out += [(named[row].key, reason) for row, reason in failed]
+    usable = np.setdiff1d(np.arange(len(named)), [row for row, _ in failed])
+    labels = np.array([number[p.identity] for p in named], dtype=np.int64)
+    share = _share(options.val)
+    split = split_pictures(labels[usable], share or 0.0, options.seed)
+    rows = usable[split.train]
+    if len(np.unique(labels[rows])) < 2:
+        raise InputError(f"{options.data}: fewer than two identities are left to train on")
+    if share is None:
+        validation = _folder_validation(Path(options.val), number, size, progress)
+    else:
+        classify, verify = usable[split.classify], usable[split.verify]
+        validation = Judged(
+            bank=bank,
+            classify_rows=classify,
+            classify_labels=labels[classify],
+            verify_rows=verify,
+            verify_people=labels[verify],
+        )
+    return TrainingData(
+        bank=bank,
+        rows=rows,
+        labels=labels[rows],
+        validation=validation,
+        pairs=_pair_check(options, size, progress) if options.pairs else None,
+        left_out=left_out,
+        digest=_digest(named),
+    )
+
+
+def _share(val: str) -> float | None:
+    """The share to hold out, or None where `--val` names a folder."""
+    try:
+        share = float(val)
+    except ValueError:
+        return None
+    if not 0 <= share < 1:
+        raise InputError(f"--val {val}: a share to hold out is 0 to below 1")
+    return share
+
+
+def _folder_validation(
+    folder: Path, number: dict[str, int], size: tuple[int, int], progress: ProgressCallback
+) -> Judged:
+    """Judge by a folder: known people the classifier, all people the embedding."""
+    pictures = [p for p in open_source(folder).pictures if p.identity]
+    bank, failed = open_bank(pictures, size, progress)
+    usable = np.setdiff1d(np.arange(len(pictures)), [row for row, _ in failed])
+    if not len(usable):
+        raise InputError(f"--val {folder}: no usable picture of a named person")
+    names = [p.identity for p in pictures]
+    people = np.unique(names, return_inverse=True)[1]
+    labels = np.array([number.get(name, -1) for name in names], dtype=np.int64)
+    known = usable[labels[usable] >= 0]
+    return Judged(
+        bank=bank,
+        classify_rows=known,
+        classify_labels=labels[known],
+        verify_rows=usable,
+        verify_people=people[usable],
+    )
+
+
+def _pair_check(
+    options: TrainOptions, size: tuple[int, int], progress: ProgressCallback
+) -> PairCheck:
+    assert options.pairs is not None
+    if options.pairs_root is None:
+        raise InputError("--pairs needs --pairs-root, the folder that the list's pictures lie in")
+    listed = read_list(options.pairs)
+    if not isinstance(listed, PairList) or listed.templates or listed.pictures:
+        raise InputError(f"--pairs {options.pairs}: give a list of pairs of pictures")
+    pictures = open_source(options.pairs_root, follow_links=options.follow_links).pictures
+    found = resolve(listed, [p.key for p in pictures])
+    needed = np.unique(found[found >= 0])
+    bank, failed = open_bank([pictures[row] for row in needed], size, progress)
+    place = np.full(len(pictures) + 1, -1)  # the last stands for "not found", row -1
+    place[needed] = np.arange(len(needed))
+    place[needed[[row for row, _ in failed]]] = -1
+    left, right = place[found[listed.left]], place[found[listed.right]]
+    there = (left >= 0) & (right >= 0)
+    if not (listed.genuine[there].any() and not listed.genuine[there].all()):
+        raise InputError(
+            f"--pairs {options.pairs}: of {len(there)} pairs {int(there.sum())} lie in "
+            f"{options.pairs_root}, and they hold no genuine or no impostor pair; "
+            "check --pairs-root"
+        )
+    return PairCheck(
+        bank=bank,
+        left=left[there],
+        right=right[there],
+        genuine=listed.genuine[there],
+        missing=int((~there).sum()),
+    )
+
+
+def _digest(pictures: list[Picture]) -> str:
+    digest = hashlib.sha256()
+    for p in pictures:
+        digest.update(f"{p.key}\0{p.identity}\0".encode())
+    return digest.hexdigest()

@@ -1,0 +1,166 @@
+"""Starting one process or several, through Lightning Fabric; no outside launcher is needed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from lightning_fabric import Fabric
+
+from faceidx.errors import FaceidxError, InputError
+from faceidx.models.device import resolve_device
+from faceidx.progress import Progress, ProgressCallback
+from faceidx.training.options import TrainOptions
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+Work = Callable[[Fabric, Job, ProgressCallback], Result]
+
+_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+@dataclass(kw_only=True)
+class Hardware:
+    """What a run runs on."""
+
+    on_gpu: bool
+    devices: list[int] | int
+    """Numbers of the GPUs, or how many CPU processes, on this machine."""
+    num_nodes: int
+    precision: str
+
+    @property
+    def processes(self) -> int:
+        """Over all machines."""
+        here = self.devices if isinstance(self.devices, int) else len(self.devices)
+        return here * self.num_nodes
+
+
+def settle_hardware(options: TrainOptions) -> Hardware:
+    """Turn `--device`, `--devices` and `--precision` into what is there.
+
+    Raises:
+        InputError: more is asked for than there is.
+    """
+    device = resolve_device(options.device)
+    on_gpu = device.startswith("cuda")
+    if options.precision not in ("auto", *_PRECISIONS):
+        raise InputError(f"--precision {options.precision}: give auto, fp32, bf16 or fp16")
+    if not on_gpu and options.precision == "fp16":
+        raise InputError("--precision fp16 needs a GPU; give bf16 or fp32")
+    return Hardware(
+        on_gpu=on_gpu,
+        devices=_devices(options.devices, device),
+        num_nodes=options.num_nodes,
+        precision=_auto_precision(on_gpu) if options.precision == "auto" else options.precision,
+    )
+
+
+def _devices(wanted: str, device: str) -> list[int] | int:
+    if wanted != "auto" and (not wanted.isdigit() or int(wanted) < 1):
+        raise InputError(f"--devices {wanted}: give auto or a number from 1")
+    if not device.startswith("cuda"):
+        return 1 if wanted == "auto" else int(wanted)
+    _, _, number = device.partition(":")
+    if number:
+        if wanted not in ("auto", "1"):
+            raise InputError(f"--device {device} is one GPU; give --device cuda for {wanted}")
+        return [int(number)]
+    there = torch.cuda.device_count()
+    count = there if wanted == "auto" else int(wanted)
+    if count > there:
+        raise InputError(f"--devices {wanted}: there are {there} GPUs")
+    return list(range(count))
+
+
+def _auto_precision(on_gpu: bool) -> str:
+    if on_gpu:
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    # Without instructions for it, bf16 on a CPU is slower than float32.
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if fast else "fp32"
+
+
+def launch(
+    hardware: Hardware, work: Work[Job, Result], job: Job, progress: ProgressCallback
+) -> Result:
+    """Run `work` in every process and return what that of rank 0 returns.
+
+    Under torchrun or Slurm this process is one of those that they started; else, where more than
+    one is wanted, child processes are started here and report back through a queue.
+
+    Raises:
+        FaceidxError: as `work` raised it, from whatever process.
+    """
+    started_outside = "LOCAL_RANK" in os.environ or "SLURM_PROCID" in os.environ
+    single = hardware.processes == 1
+    fabric = Fabric(
+        accelerator="cuda" if hardware.on_gpu else "cpu",
+        devices=hardware.devices,
+        num_nodes=hardware.num_nodes,
+        strategy="auto" if single else "ddp" if started_outside else "ddp_spawn",
+        precision=_PRECISIONS[hardware.precision],  # type: ignore[arg-type]
+    )
+    if single or started_outside:
+        fabric.launch()
+        return work(fabric, job, progress)
+    return _launch_children(fabric, hardware, work, job, progress)
+
+
+def _launch_children(
+    fabric: Fabric,
+    hardware: Hardware,
+    work: Work[Job, Result],
+    job: Job,
+    progress: ProgressCallback,
+) -> Result:
+    queue: Any = multiprocessing.get_context("spawn").SimpleQueue()
+    errors: list[FaceidxError] = []
+
+    def listen() -> None:
+        while (message := queue.get()) is not None:
+            if isinstance(message, Progress):
+                progress(message)
+            else:
+                errors.append(message)
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        result: Result = fabric.launch(
+            _child,  # type: ignore[arg-type]
+            work,
+            job,
+            queue,
+            hardware.processes,
+        )
+        return result
+    except Exception:
+        queue.put(None)
+        listener.join()
+        if errors:
+            raise errors[0] from None
+        raise
+    finally:
+        queue.put(None)
+
+
+def _child(fabric: Fabric, work: Work[Job, Result], job: Job, queue: Any, processes: int) -> Result:
+    os.umask(0o077)
+    if fabric.device.type == "cpu":
+        # Each process would otherwise start a thread a core and they would fight over them.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    try:
+        return work(fabric, job, queue.put if fabric.is_global_zero else _drop)
+    except FaceidxError as error:
+        queue.put(error)
+        raise
+
+
+def _drop(_: Progress) -> None:
+    """Only the process of rank 0 reports."""

@@ -1,0 +1,343 @@
+"""Training, from the command's options to a model: read it top to bottom.
+
+    faceidx train people/ --out run
+    faceidx train people/ --out run --aux center --aux angle --pairs pairs.txt --pairs-root photos/
+    faceidx train people/ --out run --devices 2 --device cpu
+
+All chance follows from (seed, epoch, step), so an interrupted run ends like an unbroken one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from faceidx.errors import InputError, JobError
+from faceidx.files import writer_lock
+from faceidx.images.preprocess import Preprocessing
+from faceidx.losses.registry import AUXILIARY_WEIGHTS
+from faceidx.models.file import write_model
+from faceidx.models.record import Head
+from faceidx.progress import Progress, ProgressCallback, silent
+from faceidx.training import run_folder
+from faceidx.training.augment import Chance, augment, strength_named
+from faceidx.training.data import TrainingData, load_data, scan
+from faceidx.training.launch import launch, settle_hardware
+from faceidx.training.network import (
+    Start,
+    TrainingNetwork,
+    adopt_facts,
+    build_network,
+    build_optimizer,
+    model_file,
+    settle_stage,
+)
+from faceidx.training.options import Recipe, TrainOptions, settle_recipe
+from faceidx.training.pictures import look_ahead
+from faceidx.training.schedule import auxiliary_share, has_flattened, rate_share
+from faceidx.training.state import State, load_tensors, save_state
+from faceidx.training.validate import validate
+
+logger = logging.getLogger(__name__)
+
+# Within an epoch the state is saved this often, so that little is lost of a long one.
+_SAVE_STEPS = 500
+_REPORT_STEPS = 10
+# Pixel statistics do not matter for a network trained from scratch; a symmetric range does.
+_MEAN = _STD = (0.5, 0.5, 0.5)
+
+
+@dataclass(kw_only=True)
+class Job:
+    """All that a process needs to take part in a run."""
+
+    options: TrainOptions
+    recipe: Recipe
+    start: Start
+    data: TrainingData
+    preprocessing: Preprocessing
+    settings: dict[str, Any]
+    state: State | None
+
+
+def train(options: TrainOptions, progress: ProgressCallback = silent) -> dict[str, Any]:
+    """Train a model, or go on with an unfinished run.
+
+    Returns:
+        The fields that the command's JSON promises, and `stage`, `left_out`, `pairs_auc`.
+
+    Raises:
+        InputError: options, model or data do not fit together, or the run is finished already.
+        JobError: the training diverged, or the disk is full; the last good state survives.
+    """
+    hardware = settle_hardware(options)
+    source = scan(options)
+    start = settle_stage(options, sorted({p.identity for p in source.pictures if p.identity}))
+    recipe = settle_recipe(options, pictures=len(source.pictures), on_gpu=hardware.on_gpu)
+    recipe = adopt_facts(recipe, start, options)
+    strength_named(recipe.augment)
+    if options.select == "pairs" and not options.pairs:
+        raise InputError("--select pairs chooses by a pair list; give --pairs")
+    side = recipe.image_size
+    preprocessing = Preprocessing(image_size=(side, side), color="rgb", mean=_MEAN, std=_STD)
+    if start.content:
+        preprocessing = start.content.record.preprocessing
+    data = load_data(options, source, start.class_names, preprocessing.image_size, progress)
+    recipe.batch_size = min(recipe.batch_size, len(data.rows))
+    if hardware.processes > recipe.batch_size:
+        raise InputError(
+            f"{hardware.processes} processes for batches of {recipe.batch_size}; give fewer "
+            "--devices or a larger --batch-size"
+        )
+    build_network(recipe, start, preprocessing)  # what cannot be built fails before a file is made
+    settings = run_folder.settings_of(options, recipe, data.digest)
+    with writer_lock(options.out):
+        state = run_folder.prepare_folder(options.out, settings, overwrite=options.overwrite)
+        run_folder.write_config(options.out, options, recipe)
+        run_folder.write_left_out(options.out, data.left_out)
+        job = Job(
+            options=options,
+            recipe=recipe,
+            start=start,
+            data=data,
+            preprocessing=preprocessing,
+            settings=settings,
+            state=state,
+        )
+        done = launch(hardware, fit, job, progress)
+    return _summary(job, done)
+
+
+def fit(fabric: Fabric, job: Job, progress: ProgressCallback) -> State:
+    """The whole training in one process of possibly several."""
+    options, recipe, data, run = job.options, job.recipe, job.data, job.options.out
+    torch.manual_seed(options.seed)
+    plain = build_network(recipe, job.start, job.preprocessing).to(
+        memory_format=torch.channels_last
+    )
+    sgd = build_optimizer(plain, recipe, job.start.stage)
+    network, optimizer = fabric.setup(plain, sgd)
+    state = job.state or State()
+    if job.state:
+        load_tensors(run / run_folder.STATE, plain, sgd)
+    if options.aux_start != "auto" and recipe.aux:
+        state.aux_started = int(options.aux_start) - 1
+    board = _board(run, state) if fabric.is_global_zero else None
+
+    steps_per_epoch = len(data.rows) // recipe.batch_size
+    while state.epoch < recipe.epochs:
+        began = time.monotonic()
+        plain.train()
+        sums = {name: torch.tensor(value) for name, value in state.sums.items()}
+        if not fabric.is_global_zero:
+            sums = {}  # what was saved are the sums of all, and rank 0 has taken them up
+        for step, pictures, labels, chance in _batches(fabric, job, state, steps_per_epoch):
+            at = state.epoch * steps_per_epoch + step
+            weights = _set_rates(optimizer, job, state, at, steps_per_epoch)
+            torch.manual_seed(_seed(options.seed, state.epoch, step, fabric.global_rank))
+            changed = augment(pictures.to(fabric.device), strength_named(recipe.augment), chance)
+            losses = network(changed, labels.to(fabric.device), weights)
+            fabric.backward(losses["loss"])
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            for name, value in losses.items():  # added on the device: nobody waits for them
+                sums[name] = sums.get(name, 0) + value.detach().double()
+            state.step = step + 1
+            if step % _REPORT_STEPS == 0:
+                _require_finite(sums, state, options)
+                progress(_report(job, state, steps_per_epoch, float(sums["loss"]) / state.step))
+            if state.step % _SAVE_STEPS == 0 and state.step < steps_per_epoch:
+                state.seconds, began = state.seconds + time.monotonic() - began, time.monotonic()
+                sums = _pool(fabric, sums, state)
+                if fabric.is_global_zero:
+                    save_state(run / run_folder.STATE, state, plain, sgd, job.settings)
+        _require_finite(sums, state, options)
+        _pool(fabric, sums, state)
+        state.seconds += time.monotonic() - began
+        head = Head(loss=recipe.loss, scale=float(getattr(plain.head, "scale", 1.0)))
+        results = validate(fabric, plain, data, head, recipe.batch_size)
+        rate = optimizer.param_groups[-1]["lr"]
+        _close_epoch(state, job, results, steps_per_epoch, fabric.world_size, rate)
+        if fabric.is_global_zero:
+            _write_epoch(job, state, plain, sgd, board)
+        fabric.barrier()
+    if board:
+        board.close()
+    return state
+
+
+def _batches(
+    fabric: Fabric, job: Job, state: State, steps: int
+) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, Chance]]:
+    """This process's part of every batch left in the epoch: (step, pictures, labels, chance)."""
+    data, total = job.data, job.recipe.batch_size
+    order = np.random.default_rng([job.options.seed, state.epoch]).permutation(len(data.rows))
+    part = slice(
+        total * fabric.global_rank // fabric.world_size,
+        total * (fabric.global_rank + 1) // fabric.world_size,
+    )
+    left = range(state.step, steps)
+    chosen = [order[step * total : (step + 1) * total][part] for step in left]
+    pictures = look_ahead(data.bank, (data.rows[places] for places in chosen))
+    for step, places, batch in zip(left, chosen, pictures, strict=True):
+        chance = Chance(_seed(job.options.seed, state.epoch, step), total, part)
+        yield step, batch, torch.from_numpy(data.labels[places]), chance
+
+
+def _seed(*numbers: int) -> int:
+    """One seed out of several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _set_rates(
+    optimizer: torch.optim.Optimizer, job: Job, state: State, at: int, steps_per_epoch: int
+) -> dict[str, float]:
+    """Set the learning rates of a step; return the weights of the auxiliary losses."""
+    recipe = job.recipe
+    share = rate_share(
+        at,
+        steps=recipe.epochs * steps_per_epoch,
+        warmup=round(recipe.warmup_epochs * steps_per_epoch),
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.lr * share * group["rate"]
+    grown = auxiliary_share(at, state.aux_started, steps_per_epoch)
+    given = job.options.aux_weight
+    return {
+        name: grown * (AUXILIARY_WEIGHTS[name] if given is None else given) for name in recipe.aux
+    }
+
+
+def _pool(fabric: Fabric, sums: dict[str, torch.Tensor], state: State) -> dict[str, torch.Tensor]:
+    """Add up the sums of all processes into the state; return what each goes on with."""
+    together = {
+        name: cast(torch.Tensor, fabric.all_reduce(value, reduce_op="sum"))
+        for name, value in sums.items()
+    }
+    state.sums = {name: float(value) for name, value in together.items()}
+    return together if fabric.is_global_zero else {}
+
+
+def _require_finite(sums: dict[str, torch.Tensor], state: State, options: TrainOptions) -> None:
+    """Raise `JobError` where the loss is no number any more."""
+    if not math.isfinite(float(sums["loss"])):
+        raise JobError(
+            f"the training diverged in epoch {state.epoch + 1}: its loss is no number any more; "
+            f"give a lower --lr (the state before it is kept in {options.out / run_folder.STATE})"
+        )
+
+
+def _close_epoch(
+    state: State,
+    job: Job,
+    results: dict[str, float | None],
+    steps: int,
+    processes: int,
+    rate: float,
+) -> None:
+    """Turn the epoch's sums into a line of the history, and decide on the auxiliary losses."""
+    sums, recipe = state.sums, job.recipe
+    images = steps * recipe.batch_size
+    means = {n: v / steps / processes for n, v in sums.items() if n != "correct"}
+    before = sum(line["seconds"] for line in state.history)
+    line: dict[str, Any] = {
+        "epoch": state.epoch + 1,
+        "loss": means.pop("loss"),
+        "train_accuracy": sums["correct"] / images,
+        **results,
+        "lr": rate,
+        "seconds": state.seconds - before,
+        "images_per_second": images / max(1e-9, state.seconds - before),
+    }
+    line |= {f"loss_{name}": value for name, value in means.items()}
+    curve = [h[name] for h in state.history if (name := _judge(job, h))]
+    curve += [line[name]] if (name := _judge(job, line)) else []
+    if recipe.aux and state.aux_started is None and has_flattened(curve, recipe.epochs):
+        state.aux_started = state.epoch + 1
+        line["aux_started"] = True
+    state.history.append(line)
+    state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
+    state.finished = state.epoch == recipe.epochs
+
+
+def _judge(job: Job, line: dict[str, Any]) -> str | None:
+    """The figure of an epoch that chooses the best model."""
+    wanted = ("pairs_auc",) if job.options.select == "pairs" else ("val_auc", "val_accuracy")
+    return next((name for name in wanted if line.get(name) is not None), None)
+
+
+def _best(job: Job, history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The best epoch so far: by its judge, the latest where none can be computed."""
+    name = _judge(job, history[-1])
+    return max(history, key=lambda line: line[name]) if name else history[-1]
+
+
+def _write_epoch(
+    job: Job, state: State, plain: TrainingNetwork, sgd: torch.optim.Optimizer, board: Any
+) -> None:
+    """Write what an epoch leaves behind; the state comes last, as it says that all is there."""
+    run, line = job.options.out, state.history[-1]
+    training = {
+        "stage": job.start.stage,
+        "seed": job.options.seed,
+        "images": len(job.data.rows),
+        "epochs": job.recipe.epochs,
+        "augment": job.recipe.augment,
+        **line,
+    }
+    content = model_file(plain, job.recipe, job.start.class_names, training)
+    write_model(run / run_folder.LAST, content)
+    if _best(job, state.history) is line:
+        write_model(run / run_folder.MODEL, content)
+    run_folder.write_metrics(run, state.history)
+    run_folder.draw_curves(run, state.history)
+    for name, value in line.items():
+        if isinstance(value, float):
+            board.add_scalar(name, value, line["epoch"])
+    board.flush()
+    save_state(run / run_folder.STATE, state, plain, sgd, job.settings)
+
+
+def _board(run: Path, state: State) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(run / run_folder.TENSORBOARD, purge_step=state.epoch + 1)
+
+
+def _report(job: Job, state: State, steps_per_epoch: int, loss: float) -> Progress:
+    size = job.recipe.batch_size
+    done = (state.epoch * steps_per_epoch + state.step) * size
+    note = f"epoch {state.epoch + 1}/{job.recipe.epochs} loss {loss:.3f}"
+    if state.history and (name := _judge(job, state.history[-1])):
+        note += f" {name} {state.history[-1][name]:.4f}"
+    return Progress("train", done, job.recipe.epochs * steps_per_epoch * size, note=note)
+
+
+def _summary(job: Job, state: State) -> dict[str, Any]:
+    best = _best(job, state.history)
+    trained = len(job.data.rows) // job.recipe.batch_size * job.recipe.batch_size
+    return {
+        "model": str(job.options.out / run_folder.MODEL),
+        "arch": job.recipe.arch,
+        "stage": job.start.stage,
+        "classes": len(job.start.class_names),
+        "images": len(job.data.rows),
+        "left_out": len(job.data.left_out),
+        "epochs": job.recipe.epochs,
+        "best_epoch": best["epoch"],
+        "train_accuracy": best["train_accuracy"],
+        "val_accuracy": best["val_accuracy"],
+        "val_auc": best["val_auc"],
+        "pairs_auc": best["pairs_auc"],
+        "images_per_second": trained * len(state.history) / max(1e-9, state.seconds),
+        "seconds": state.seconds,
+    }

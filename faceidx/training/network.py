@@ -1,0 +1,200 @@
+"""What is trained: backbone, head and auxiliary losses as one module, so that DDP sees them all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import nn
+
+from faceidx.errors import InputError
+from faceidx.images.preprocess import Preprocessing
+from faceidx.losses.registry import create_auxiliary, create_head
+from faceidx.models.file import ModelFile, read_model
+from faceidx.models.record import Head, ModelRecord
+from faceidx.models.registry import create_backbone
+from faceidx.models.torch_model import build_backbone, normalize_pictures
+from faceidx.training.options import Recipe, TrainOptions
+
+# Rate of the backbone beside that of the fresh head when finetuning to new identities: what it
+# has learned from more people than the new set holds should bend, not break.
+_FINETUNE_BACKBONE_RATE = 0.1
+
+
+class TrainingNetwork(nn.Module):
+    """Pictures and labels to a loss."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: nn.Module,
+        auxiliaries: dict[str, nn.Module],
+        preprocessing: Preprocessing,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.auxiliaries = nn.ModuleDict(auxiliaries)
+        self.preprocessing = preprocessing
+
+    def embed(self, pictures: torch.Tensor) -> torch.Tensor:
+        """(N, H, W, 3) pictures in 0..255 to (N, D) embeddings, not normalised."""
+        embeddings: torch.Tensor = self.backbone(normalize_pictures(pictures, self.preprocessing))
+        return embeddings
+
+    def forward(
+        self, pictures: torch.Tensor, labels: torch.Tensor, weights: Mapping[str, float]
+    ) -> dict[str, torch.Tensor]:
+        """One training step's losses.
+
+        Args:
+            pictures: (N, H, W, 3) in 0..255.
+            labels: (N,) int64.
+            weights: of the auxiliary losses; one of weight 0 is left out, and stands still.
+
+        Returns:
+            Scalars: `loss` (what to minimise), `correct` (how many were classified right), the
+            head's own loss as `head`, and each active auxiliary loss under its name.
+        """
+        embeddings = self.embed(pictures)
+        total, logits = self.head(embeddings, labels)
+        parts = {"head": total.detach()}
+        for name, auxiliary in self.auxiliaries.items():
+            if not weights.get(name):
+                continue
+            extra = (self.head.weight,) if name == "angle" else ()
+            value = auxiliary(embeddings, labels, *extra)
+            total = total + weights[name] * value
+            parts[name] = value.detach()
+        correct = (logits.detach().argmax(1) == labels).sum()
+        return {"loss": total, "correct": correct, **parts}
+
+
+@dataclass(kw_only=True)
+class Start:
+    """Where a run starts from."""
+
+    stage: str
+    content: ModelFile | None
+    """The model given with `--from`; None for a run from scratch."""
+    class_names: list[str]
+
+
+def settle_stage(options: TrainOptions, identities: list[str]) -> Start:
+    """Decide the stage, and the classes in the order of the head's rows.
+
+    Args:
+        identities: of the pictures to train on, sorted.
+
+    Raises:
+        InputError: stage, model and data contradict each other.
+    """
+    if options.from_model is None:
+        if options.stage in ("continue", "finetune"):
+            raise InputError(f"--stage {options.stage} starts from a model; give --from MODEL")
+        return Start(stage="pretrain", content=None, class_names=identities)
+    if options.stage == "pretrain":
+        raise InputError("--stage pretrain starts from nothing; drop --from, or give another stage")
+    content = read_model(options.from_model)
+    known = content.record.class_names or []
+    new = sorted(set(identities) - set(known))
+    stage = options.stage or ("finetune" if new or not content.head else "continue")
+    if stage == "continue":
+        if new or not content.head:
+            raise InputError(
+                f"--stage continue keeps the classifier of {options.from_model}, which does not "
+                f"know {len(new)} of the identities in {options.data}; give --stage finetune"
+            )
+        return Start(stage=stage, content=content, class_names=known)
+    return Start(stage=stage, content=content, class_names=identities)
+
+
+def adopt_facts(recipe: Recipe, start: Start, options: TrainOptions) -> Recipe:
+    """Let the model that a run starts from decide what its weights fix.
+
+    Raises:
+        InputError: an option was given that contradicts the model.
+    """
+    if start.content is None:
+        return recipe
+    record = start.content.record
+    height, width = record.preprocessing.image_size
+    facts = {
+        "arch": record.arch,
+        "image_size": height,
+        "embedding_dim": record.embedding_dim,
+    }
+    if start.stage == "continue" and record.head:
+        facts["loss"] = record.head.loss
+    if height != width:
+        raise InputError(f"{options.from_model} takes {width}x{height} pictures; give a square one")
+    for name, value in facts.items():
+        given = getattr(options, name)
+        if given is not None and given != value:
+            flag = name.replace("_", "-")
+            raise InputError(f"--{flag} {given}: {options.from_model} has {value}; drop --{flag}")
+        setattr(recipe, name, value)
+    return recipe
+
+
+def build_network(recipe: Recipe, start: Start, preprocessing: Preprocessing) -> TrainingNetwork:
+    """Build what the stage asks for: fresh, continued, or a known backbone under a fresh head."""
+    classes = len(start.class_names)
+    if start.content is None:
+        backbone = create_backbone(
+            recipe.arch,
+            embedding_dim=recipe.embedding_dim,
+            image_size=preprocessing.image_size,
+        )
+    else:
+        backbone = build_backbone(start.content, "the model given with --from")
+    head = create_head(
+        recipe.loss,
+        dim=recipe.embedding_dim,
+        classes=classes,
+        label_smoothing=recipe.label_smoothing,
+    )
+    if start.stage == "continue" and start.content is not None:
+        head.load_state_dict(start.content.head)
+    auxiliaries = {
+        name: create_auxiliary(name, dim=recipe.embedding_dim, classes=classes)
+        for name in recipe.aux
+    }
+    return TrainingNetwork(backbone, head, auxiliaries, preprocessing)
+
+
+def build_optimizer(network: TrainingNetwork, recipe: Recipe, stage: str) -> torch.optim.SGD:
+    """SGD with Nesterov momentum; no weight decay on biases, norms and PReLU slopes.
+
+    Every group carries `rate`, its factor of the schedule's learning rate.
+    """
+    groups = []
+    for part, module in (("backbone", network.backbone), ("head", network.head)):
+        rate = _FINETUNE_BACKBONE_RATE if part == "backbone" and stage == "finetune" else 1.0
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        decayed = [p for p in parameters if p.ndim > 1]
+        plain = [p for p in parameters if p.ndim <= 1]
+        groups.append({"params": decayed, "weight_decay": recipe.weight_decay, "rate": rate})
+        groups.append({"params": plain, "weight_decay": 0.0, "rate": rate})
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
+
+
+def model_file(
+    network: TrainingNetwork, recipe: Recipe, class_names: list[str], training: dict[str, object]
+) -> ModelFile:
+    """The network as the content of a model file; auxiliary losses stay behind."""
+    record = ModelRecord(
+        arch=recipe.arch,
+        embedding_dim=recipe.embedding_dim,
+        preprocessing=network.preprocessing,
+        class_names=class_names,
+        head=Head(loss=recipe.loss, scale=float(getattr(network.head, "scale", 1.0))),
+        training=training,
+    )
+    return ModelFile(
+        record=record,
+        backbone=cast(dict[str, torch.Tensor], network.backbone.state_dict()),
+        head=cast(dict[str, torch.Tensor], network.head.state_dict()),
+    )

@@ -1,0 +1,131 @@
+"""The folder of a run: what it holds, and what is written at the end of each epoch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from faceidx.errors import InputError
+from faceidx.escape import write_csv
+from faceidx.files import FOLDER_MODE, whole_file
+from faceidx.training.options import Recipe, TrainOptions
+from faceidx.training.state import State, read_state
+
+MODEL, LAST, STATE = "model.safetensors", "last.safetensors", "state"
+METRICS, CONFIG, CURVES, LEFT_OUT = "metrics.jsonl", "config.toml", "curves.png", "left-out.csv"
+TENSORBOARD = "tensorboard"
+_OURS = {MODEL, LAST, STATE, METRICS, CONFIG, CURVES, LEFT_OUT, TENSORBOARD}
+# Options that do not change what is learned: a run may go on with others.
+_FREE = {"out", "device", "devices", "num_nodes", "overwrite", "pairs_root"}
+
+
+def settings_of(options: TrainOptions, recipe: Recipe, digest: str) -> dict[str, Any]:
+    """What must be the same for a run to go on, in JSON's types.
+
+    Args:
+        digest: of the data (`TrainingData.digest`).
+    """
+    values = {**asdict(options), **asdict(recipe)}
+    plain = {k: v for k, v in values.items() if k not in _FREE and v is not None}
+    plain["data_digest"] = digest
+    return json.loads(json.dumps(plain, default=str))
+
+
+def prepare_folder(run: Path, settings: dict[str, Any], *, overwrite: bool) -> State | None:
+    """Make the folder ready: new, emptied, or as an unfinished run left it.
+
+    Returns:
+        Where the unfinished run stands, or None for a new one.
+
+    Raises:
+        InputError: it holds a finished run, one with other options, or something that is no run.
+    """
+    if not run.exists():
+        if not run.absolute().parent.is_dir():
+            raise InputError(f"{run}: the folder {run.absolute().parent} does not exist")
+        run.mkdir(FOLDER_MODE)
+        return None
+    if not run.is_dir():
+        raise InputError(f"{run} is no folder; a run is one")
+    foreign = {p.name for p in run.iterdir()} - _OURS
+    if foreign:
+        raise InputError(f"{run} holds other things than a run; give a folder of its own")
+    if overwrite:
+        for path in run.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return None
+    saved = read_state(run / STATE)
+    if saved is None:
+        if (run / MODEL).exists():
+            raise InputError(f"{run} holds a model but no state to go on from; give --overwrite")
+        return None
+    state, before = saved
+    if state.finished:
+        raise InputError(f"{run} holds a finished run; give --overwrite to train anew")
+    changed = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
+    if changed:
+        name = changed[0]
+        raise InputError(
+            f"{run} holds an unfinished run with other options: {name.replace('_', '-')} was "
+            f"{before.get(name)}, now {settings.get(name)}; give the same, or --overwrite"
+        )
+    return state
+
+
+def write_config(run: Path, options: TrainOptions, recipe: Recipe) -> None:
+    """Write every setting, so that `faceidx train DATA --out RUN --config FILE` does it again."""
+    values = {**asdict(options), **asdict(recipe)}
+    left = {"data", "out", "overwrite", "recipe"}
+    plain = {k: v for k, v in values.items() if k not in left and v is not None and v != ()}
+    named = {
+        {"from_model": "from"}.get(k, k).replace("_", "-"): str(v) if isinstance(v, Path) else v
+        for k, v in plain.items()
+    }
+    with whole_file(run / CONFIG) as temporary:
+        temporary.write_text(tomli_w.dumps(named), "utf-8")
+
+
+def write_metrics(run: Path, history: list[dict[str, Any]]) -> None:
+    """Write `metrics.jsonl`, a line an epoch."""
+    with whole_file(run / METRICS) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in history), "utf-8")
+
+
+def write_left_out(run: Path, left_out: list[tuple[str, str]]) -> None:
+    """Write `left-out.csv`: every picture that was found and not used, with the reason."""
+    with whole_file(run / LEFT_OUT) as temporary, temporary.open("w", encoding="utf-8") as file:
+        write_csv(file, ["path", "reason"], left_out)
+
+
+def draw_curves(run: Path, history: list[dict[str, Any]]) -> None:
+    """Draw loss, accuracy and AUC over the epochs to `curves.png`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = (
+        ("loss", ("loss",)),
+        ("accuracy", ("train_accuracy", "val_accuracy")),
+        ("pair AUC", ("val_auc", "pairs_auc")),
+    )
+    for place, (title, names) in enumerate(panels, 1):
+        axes = figure.add_subplot(1, len(panels), place)
+        for name in names:
+            points = [(h["epoch"], h[name]) for h in history if h.get(name) is not None]
+            if points:
+                axes.plot(*zip(*points, strict=True), marker=".", label=name)
+        axes.set(title=title, xlabel="epoch")
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+        for line in history:
+            if line.get("aux_started"):
+                axes.axvline(line["epoch"], color="grey", linestyle=":")
+    with whole_file(run / CURVES) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)

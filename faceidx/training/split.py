@@ -1,0 +1,62 @@
+"""Which pictures train, which judge. Nobody whose pairs judge the embedding is trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# With fewer people than this, holding whole people out would cost too much of the training set.
+_PEOPLE_TO_SPARE = 20
+# A person must keep this many pictures for one to be held out.
+_PICTURES_TO_SPARE = 3
+
+
+@dataclass(kw_only=True)
+class Split:
+    """Row numbers of one set of labelled pictures, each sorted."""
+
+    train: np.ndarray
+    classify: np.ndarray
+    """Held-out pictures of people who are trained on: for the classifier's accuracy."""
+    verify: np.ndarray
+    """Pictures whose pairs judge the embedding: of people held out whole, or, where there are too
+    few people to spare any, the same as `classify`."""
+
+
+def split_pictures(labels: np.ndarray, share: float, seed: int) -> Split:
+    """Split a labelled set, the same way for the same seed.
+
+    Half of the share goes to people held out whole, half to single pictures of the others.
+
+    Args:
+        labels: (N,) class of each picture.
+        share: of all pictures to hold out, 0 to below 1.
+    """
+    rng = np.random.default_rng(seed)
+    people, counts = np.unique(labels, return_counts=True)
+    held_out = np.empty(0, dtype=labels.dtype)
+    if len(people) >= _PEOPLE_TO_SPARE and share > 0:
+        with_pairs = rng.permutation(people[counts >= 2])
+        held_out = with_pairs[: max(2, round(len(people) * share / 2))]
+    verify = np.flatnonzero(np.isin(labels, held_out))
+    rest = np.flatnonzero(~np.isin(labels, held_out))
+    wanted = round(len(labels) * share / (2 if len(held_out) else 1))
+    classify = _one_in_turn(labels, rest, wanted, rng)
+    train = np.setdiff1d(rest, classify)
+    return Split(train=train, classify=classify, verify=verify if len(held_out) else classify)
+
+
+def _one_in_turn(
+    labels: np.ndarray, rows: np.ndarray, wanted: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Take up to `wanted` rows, one a person and round, from people who keep enough to train on."""
+    taken: list[int] = []
+    pools = [rng.permutation(rows[labels[rows] == p]).tolist() for p in np.unique(labels[rows])]
+    order = rng.permutation(len(pools)).tolist()
+    while len(taken) < wanted:
+        open_pools = [i for i in order if len(pools[i]) >= _PICTURES_TO_SPARE]
+        if not open_pools:
+            break
+        taken += [pools[i].pop() for i in open_pools[: wanted - len(taken)]]
+    return np.sort(np.asarray(taken, dtype=np.int64))

@@ -1,0 +1,93 @@
+"""Judging a network while it trains: the classifier's accuracy and the embedding's pair AUC."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+
+from faceidx.evaluation.roc import auc, roc_curve
+from faceidx.models.face_model import normalize
+from faceidx.models.record import Head
+from faceidx.models.torch_model import class_logits
+from faceidx.training.data import TrainingData
+from faceidx.training.network import TrainingNetwork
+from faceidx.training.pictures import Bank, look_ahead
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+# All pairs of more pictures than this would take long each epoch; the first ones stand for them.
+_MOST_VERIFIED = 3000
+
+
+@torch.no_grad()
+def validate(
+    fabric: Fabric, network: TrainingNetwork, data: TrainingData, head: Head, batch_size: int
+) -> dict[str, float | None]:
+    """Judge the network; the same on every process.
+
+    Returns:
+        `val_accuracy` (share of held-out pictures classified right), `val_auc` (over all pairs of
+        the pictures kept for verification) and `pairs_auc` (over the pair list); None for what
+        cannot be computed.
+    """
+    network.eval()
+    judged = data.validation
+    results: dict[str, float | None] = {"val_accuracy": None, "val_auc": None, "pairs_auc": None}
+    if len(judged.classify_rows):
+        embeddings = embed_rows(fabric, network, judged.bank, judged.classify_rows, batch_size)
+        weights = {name: w.detach().float().cpu() for name, w in network.head.named_parameters()}
+        answers = class_logits(torch.from_numpy(embeddings), weights, head).argmax(1).numpy()
+        results["val_accuracy"] = float((answers == judged.classify_labels).mean())
+    rows = judged.verify_rows[:_MOST_VERIFIED]
+    if len(rows):
+        embeddings = embed_rows(fabric, network, judged.bank, rows, batch_size)
+        results["val_auc"] = all_pairs_auc(embeddings, judged.verify_people[: len(rows)])
+    if data.pairs:
+        pairs = data.pairs
+        used = np.arange(max(pairs.left.max(), pairs.right.max()) + 1)
+        embeddings, _ = normalize(embed_rows(fabric, network, pairs.bank, used, batch_size))
+        scores = np.einsum("pd,pd->p", embeddings[pairs.left], embeddings[pairs.right])
+        results["pairs_auc"] = auc(roc_curve(scores, pairs.genuine))
+    network.train()
+    return results
+
+
+def all_pairs_auc(embeddings: np.ndarray, people: np.ndarray) -> float | None:
+    """AUC of cosine scores over all pairs of pictures, None without pairs of both kinds.
+
+    Args:
+        embeddings: (n, D), not normalised.
+        people: (n,) a number a person.
+    """
+    units, _ = normalize(embeddings)
+    one, other = np.triu_indices(len(units), 1)
+    genuine = people[one] == people[other]
+    if not genuine.any() or genuine.all():
+        return None
+    return auc(roc_curve((units @ units.T)[one, other], genuine))
+
+
+def embed_rows(
+    fabric: Fabric, network: TrainingNetwork, bank: Bank, rows: np.ndarray, batch_size: int
+) -> np.ndarray:
+    """Embed pictures of a bank, each process its share; all get all.
+
+    Returns:
+        (len(rows), D) float32, not normalised.
+    """
+    world, rank = fabric.world_size, fabric.global_rank
+    # Every process embeds the same number; the last rounds repeat pictures to make it come out.
+    mine = np.resize(rows, -(-len(rows) // world) * world)[rank::world]
+    batches = (mine[i : i + batch_size] for i in range(0, len(mine), batch_size))
+    parts = []
+    for pictures in look_ahead(bank, batches):
+        with fabric.autocast():
+            parts.append(network.embed(pictures.to(fabric.device)).float())
+    everyone = cast(torch.Tensor, fabric.all_gather(torch.cat(parts)))
+    gathered = everyone.reshape(world, len(mine), -1)
+    # Row r of process p is picture r * world + p.
+    together: np.ndarray = gathered.transpose(0, 1).flatten(0, 1)[: len(rows)].cpu().numpy()
+    return together

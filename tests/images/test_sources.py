@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from faceidx.errors import InputError
+from faceidx.images.sources import open_source, unescape_key
+
+
+def _touch(root: Path, *names: str | bytes) -> None:
+    for name in names:
+        path = root / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def _keys(root: Path, **options: bool) -> list[str]:
+    return [picture.key for picture in open_source(root, **options).pictures]
+
+
+def test_a_folder_gives_its_pictures_with_the_parent_folder_as_identity(tmp_path: Path) -> None:
+    _touch(tmp_path, "top.jpg", "anna/1.JPG", "anna/2.png", "de/bert/x.heic", "anna/notes.txt", "z")
+    source = open_source(tmp_path)
+    assert [(p.key, p.identity) for p in source.pictures] == [
+        ("anna/1.JPG", "anna"),
+        ("anna/2.png", "anna"),
+        ("de/bert/x.heic", "de/bert"),
+        ("top.jpg", ""),
+    ]
+    assert source.ignored == 2
+    assert all(p.path == tmp_path / p.key for p in source.pictures)
+
+
+def test_the_order_is_that_of_the_bytes_of_the_keys(tmp_path: Path) -> None:
+    names = ["b.jpg", "a/x.jpg", "a.jpg", "a-b/x.jpg", "B.jpg", "é.jpg", "z.jpg", "￿.jpg", "𐀀.jpg"]
+    _touch(tmp_path, *names)
+    assert _keys(tmp_path) == sorted(names, key=lambda name: name.encode())
+
+
+def test_hostile_names_are_kept_and_can_be_opened(tmp_path: Path) -> None:
+    names = [
+        b"line\nbreak.jpg",
+        b"caf\xe9/1.jpg",
+        b"50%25/\x1b[31m.jpg",
+        b"<script>.jpg",
+        b"x" * 251 + b".jpg",
+        "日本/顔.jpg".encode(),
+    ]
+    _touch(tmp_path, *names)
+    pictures = open_source(tmp_path).pictures
+    assert sorted(unescape_key(p.key) for p in pictures) == sorted(names)
+    assert all(p.path.is_file() for p in pictures)
+    by_key = {p.key: p for p in pictures}
+    assert by_key["caf%E9/1.jpg"].identity == "caf%E9"
+    assert by_key["50%2525/\x1b[31m.jpg"].identity == "50%2525"
+
+
+def test_hidden_files_are_ignored_and_hidden_folders_not_entered(tmp_path: Path) -> None:
+    _touch(tmp_path, "a/1.jpg", "a/._1.jpg", ".Trash/2.jpg", ".DS_Store")
+    source = open_source(tmp_path)
+    assert [p.key for p in source.pictures] == ["a/1.jpg"]
+    assert source.ignored == 2
+
+
+def test_a_hidden_root_is_searched(tmp_path: Path) -> None:
+    _touch(tmp_path, ".cache/a/1.jpg")
+    assert _keys(tmp_path / ".cache") == ["a/1.jpg"]
+
+
+def test_links_to_files_are_followed_and_dangling_ones_kept(tmp_path: Path) -> None:
+    _touch(tmp_path, "outside/1.jpg")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "link.jpg").symlink_to(tmp_path / "outside/1.jpg")
+    (root / "gone.jpg").symlink_to("nowhere.jpg")
+    (root / "self.jpg").symlink_to("self.jpg")
+    (root / "gone.txt").symlink_to("nowhere.txt")
+    source = open_source(root)
+    assert [p.key for p in source.pictures] == ["gone.jpg", "link.jpg", "self.jpg"]
+    assert source.ignored == 1
+
+
+def test_links_to_folders_are_followed_only_when_asked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _touch(tmp_path, "outside/1.jpg", "root/2.jpg")
+    root = tmp_path / "root"
+    (root / "anna").symlink_to(tmp_path / "outside")
+    with caplog.at_level(logging.WARNING):
+        assert _keys(root) == ["2.jpg"]
+    assert "1 links to folders were not followed" in caplog.text
+    assert "anna" not in caplog.text
+    assert _keys(root, follow_links=True) == ["2.jpg", "anna/1.jpg"]
+
+
+def test_circles_of_links_end(tmp_path: Path) -> None:
+    _touch(tmp_path, "a/1.jpg", "a/b/2.jpg")
+    (tmp_path / "a/b/up").symlink_to(tmp_path)
+    (tmp_path / "a/self").symlink_to(".")
+    (tmp_path / "loop").symlink_to("loop")
+    assert _keys(tmp_path, follow_links=True) == ["a/1.jpg", "a/b/2.jpg"]
+
+
+def test_a_folder_is_found_under_its_own_name_rather_than_a_link(tmp_path: Path) -> None:
+    _touch(tmp_path, "real/1.jpg", "real/sub/2.jpg")
+    (tmp_path / "alias").symlink_to("real")
+    (tmp_path / "deeper").symlink_to("real/sub")
+    assert _keys(tmp_path, follow_links=True) == ["real/1.jpg", "real/sub/2.jpg"]
+
+
+def test_a_folder_behind_two_links_is_entered_by_the_first_in_order(tmp_path: Path) -> None:
+    _touch(tmp_path, "outside/1.jpg", "outside/sub/2.jpg")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "b").symlink_to(tmp_path / "outside")
+    (root / "a").symlink_to(tmp_path / "outside/sub")
+    (root / "c").symlink_to(tmp_path / "outside")
+    assert _keys(root, follow_links=True) == ["a/2.jpg", "b/1.jpg"]
+
+
+def test_a_folder_and_a_pipe_named_like_pictures(tmp_path: Path) -> None:
+    _touch(tmp_path, "album.jpg/1.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert _keys(tmp_path) == ["album.jpg/1.jpg", "pipe.jpg"]
+
+
+def test_what_vanishes_during_the_search_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _touch(tmp_path, "a/1.jpg", "b/2.jpg", "c/3.jpg")
+    real = os.scandir
+
+    def scandir(folder: str) -> Iterator[os.DirEntry[str]]:
+        if folder.endswith("b"):
+            raise FileNotFoundError(2, "No such file or directory")
+        if folder.endswith("c"):
+            raise NotADirectoryError(20, "Not a directory")
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert _keys(tmp_path) == ["a/1.jpg"]
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_not_a_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _touch(tmp_path, "a/1.jpg", "b/2.jpg")
+    real = os.scandir
+
+    def scandir(folder: str) -> Iterator[os.DirEntry[str]]:
+        if folder.endswith("b"):
+            raise PermissionError(13, "Permission denied")
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(InputError, match=r"/b cannot be read: Permission denied"):
+        open_source(tmp_path)
+
+
+def test_one_picture_is_a_source_of_one(tmp_path: Path) -> None:
+    _touch(tmp_path, "anna/50%.jpg")
+    source = open_source(tmp_path / "anna/50%.jpg")
+    assert [(p.key, p.identity) for p in source.pictures] == [("50%25.jpg", "")]
+    assert source.pictures[0].path.is_file()
+    assert source.ignored == 0
+
+
+@pytest.mark.parametrize("name", ["gone", "gone.jpg", "gone.txt", "a.jpg/x.jpg", "nul\0.jpg"])
+def test_a_missing_source_is_an_error(tmp_path: Path, name: str) -> None:
+    _touch(tmp_path, "a.jpg")
+    with pytest.raises(InputError, match=r"no such file or folder|cannot be read"):
+        open_source(tmp_path / name)
+
+
+def test_a_folder_without_pictures_is_an_error_that_counts_what_is_there(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.txt", "b/c.mp4")
+    with pytest.raises(InputError, match="holds no pictures; 2 files ignored"):
+        open_source(tmp_path)
+
+
+def test_a_file_that_is_neither_picture_nor_list_is_an_error(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.mp4")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(InputError, match="no picture by name"):
+        open_source(tmp_path / "a.mp4")
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        open_source(tmp_path / "pipe.jpg")
+
+
+def test_a_root_is_for_lists_only(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.jpg")
+    for images in (tmp_path, tmp_path / "a.jpg"):
+        with pytest.raises(InputError, match="leave out --root"):
+            open_source(images, root=tmp_path)
+
+
+def test_the_real_faces_are_found(shared_data: Path) -> None:
+    pictures = open_source(shared_data / "orl").pictures
+    assert len(pictures) == 400
+    assert len({p.identity for p in pictures}) == 40
