@@ -123,13 +123,14 @@ def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None)
         table = tomllib.loads(value.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{value}: no readable TOML file ({error})") from None
-    known = {p.name for p in ctx.command.params if isinstance(p, click.Option)}
-    values = {name.replace("-", "_"): v for name, v in table.items()}
-    for name in values:
-        if name not in known:
-            raise InputError(
-                f"{value}: {ctx.command_path} has no option --{name.replace('_', '-')}"
-            )
+    options = [p for p in ctx.command.params if isinstance(p, click.Option)]
+    by_flag = {flag.lstrip("-"): option.name for option in options for flag in option.opts}
+    values: dict[str, Any] = {}
+    for flag, given in table.items():
+        name = by_flag.get(flag.replace("_", "-"))
+        if name is None:
+            raise InputError(f"{value}: {ctx.command_path} has no option --{flag}")
+        values[name] = given
     ctx.default_map = {**(ctx.default_map or {}), **values}
 
 

@@ -1,9 +1,9 @@
 """Unfinished embedding work on disk, so that nothing is done twice.
 
-Beside `FILE.h5` lies the folder `FILE.h5.partial` while the work is unfinished: `job.json` says with
-which model and options it was begun, and each shard is a small embeddings file that was renamed
-into place when it was whole. A shard is named after what it was made of, so that the same command
-finds it again as long as its pictures are the same.
+While the work is unfinished the folder `FILE.h5.partial` lies beside `FILE.h5`: `job.json` says
+with which model and options it was begun, and each shard is a small embeddings file that was
+renamed into place when it was whole. A shard is named after what it was made of, so that the same
+command finds it again as long as its pictures are the same.
 """
 
 from __future__ import annotations
@@ -46,30 +46,38 @@ def open_job(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> N
 
     Args:
         settings: model and options that all shards must share, in JSON's types.
+        overwrite: throw away unfinished work with other settings. Work with the same ones is gone
+            on with all the same: it would come out the same again.
 
     Raises:
         InputError: unfinished work with other settings lies there.
     """
-    if folder.is_dir() and overwrite:
+    difference = _difference(folder, settings)
+    if difference and overwrite:
         shutil.rmtree(folder)
+    elif difference:
+        raise InputError(f"{difference}; give the same, or --overwrite")
     folder.mkdir(FOLDER_MODE, exist_ok=True)
+    with whole_file(folder / _JOB) as temporary:
+        temporary.write_text(json.dumps(settings, indent=1), "utf-8")
+
+
+def _difference(folder: Path, settings: Mapping[str, Any]) -> str | None:
+    """What keeps the work in a folder from being gone on with, None where nothing does."""
     job = folder / _JOB
     if not job.exists():
-        with whole_file(job) as temporary:
-            temporary.write_text(json.dumps(settings, indent=1), "utf-8")
-        return
+        return None
     try:
         before = json.loads(job.read_text("utf-8"))
     except (ValueError, OSError) as error:
-        raise InputError(
-            f"{job} is damaged ({error}); remove {folder} or give --overwrite"
-        ) from None
+        return f"{job} is damaged ({error})"
     for name in sorted({*before, *settings}):
         if before.get(name) != settings.get(name):
-            raise InputError(
+            return (
                 f"{folder} holds unfinished work with other options: {name} was "
-                f"{before.get(name)}, now {settings.get(name)}; give the same, or --overwrite"
+                f"{before.get(name)}, now {settings.get(name)}"
             )
+    return None
 
 
 def split_into_shards(

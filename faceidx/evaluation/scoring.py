@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -210,7 +211,7 @@ def _read_rows(file: EmbeddingFile, rows: np.ndarray) -> np.ndarray:
     vectors = np.empty((len(rows), file.dim), dtype=np.float32)
     stretch = rows // _READ_ROWS
     starts = np.flatnonzero(np.diff(stretch, prepend=-1))
-    for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
+    for start, end in pairwise([*starts, len(rows)]):
         chosen = rows[start:end]
         read = file.vectors(slice(int(chosen[0]), int(chosen[-1]) + 1))
         vectors[start:end] = read[chosen - chosen[0]]

@@ -145,8 +145,11 @@ def _check(options: VerifyOptions) -> None:
         if output.is_dir() and output is not options.report:
             raise InputError(f"{output} is a folder; give a file")
     inputs = [i for i in (options.pairs, options.embeddings, options.pictures) if i is not None]
-    if len({path.resolve() for path in outputs + inputs}) < len(outputs + inputs):
-        raise InputError("every input and output must be a path of its own")
+    taken = {path.resolve() for path in inputs}
+    for output in outputs:
+        if output.resolve() in taken:
+            raise InputError(f"{output} is given twice; every output must be a path of its own")
+        taken.add(output.resolve())
     if options.report is not None:
         _check_report(options.report, outputs + inputs)
 
@@ -200,7 +203,8 @@ def _apply(
 def _figures(
     judged: Judged, listed: PairList | ScoreList, units: Units | None, options: VerifyOptions
 ) -> tuple[Figures, Roc]:
-    index = judged.index
+    # All pairs of a long list are judged where they are, without a copy of every column.
+    index = judged.index if len(judged.index) < len(listed.genuine) else slice(None)
     try:
         figures, roc = figures_of(
             judged.scores,
@@ -213,7 +217,7 @@ def _figures(
             seed=options.seed,
         )
     except InputError as error:
-        left_out = len(listed.genuine) - len(index)
+        left_out = len(listed.genuine) - len(judged.index)
         also = f" ({left_out} pairs with a missing picture are left out)" if left_out else ""
         raise InputError(f"{listed.path}: {error}{also}") from None
     if judged.rejected.any():  # the place of a rejected pair is only an order, not a distance

@@ -25,8 +25,7 @@ from faceidx.embedding.store import (
 )
 from faceidx.errors import InputError
 from faceidx.files import refuse_existing, remove_leftovers, whole_folder, writer_lock
-from faceidx.gallery.check import require_intact
-from faceidx.gallery.data import Rows, data_shape, origin_of, read_refused, read_texts
+from faceidx.gallery.data import Rows, data_shape, origin_of, read_refused, read_texts, reading
 from faceidx.gallery.folder import DATA, INDEX, MANIFEST, Gallery, load_gallery, write_gallery
 from faceidx.gallery.manifest import FORMAT, VERSION, Manifest, Threshold
 from faceidx.gallery.sources import (
@@ -251,12 +250,14 @@ def import_gallery(
         def blocks() -> Iterator[Rows]:
             for first in range(0, count, BLOCK_ROWS):
                 block = slice(first, first + BLOCK_ROWS)
-                yield usable_rows(Rows(vectors[block], paths[block], identities[block]), taken)
+                with reading(name):
+                    part = vectors[block]
+                yield usable_rows(Rows(part, paths[block], identities[block]), taken)
 
         with _writing(options.out, overwrite=options.overwrite) as out, whole_folder(out) as folder:
             manifest = write_gallery(
                 folder,
-                origin=require_fingerprint(origin_of(data), name),
+                origin=require_fingerprint(origin_of(data, name), name),
                 dim=dim,
                 blocks=_counted(blocks(), "import", count, progress),
                 at_most=count,
@@ -286,8 +287,7 @@ def changing(target: Path, stack: ExitStack) -> Iterator[tuple[Path, Gallery]]:
     _require_replaceable(path)
     with writer_lock(path):
         remove_leftovers(path)
-        old = stack.enter_context(load_gallery(path))
-        require_intact(old)
+        old = stack.enter_context(load_gallery(path, hashes=True))
         yield path, old
 
 

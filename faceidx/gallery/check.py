@@ -16,16 +16,6 @@ from faceidx.progress import Progress, ProgressCallback, silent
 _BLOCK_ROWS = 16384
 
 
-def require_intact(gallery: Gallery) -> None:
-    """Raise `InputError` unless the SHA-256 of every file is the manifest's."""
-    for name, found in gallery.hashes().items():
-        if found != gallery.manifest.files[name].sha256:
-            raise InputError(
-                f"{gallery.path / name} is damaged (its SHA-256 is not the manifest's); "
-                "restore a copy, or build the gallery again"
-            )
-
-
 def verify(path: Path, *, progress: ProgressCallback = silent) -> dict[str, Any]:
     """Check a gallery to the last bit: hashes, counts, and the index against `gallery.h5`.
 
@@ -35,8 +25,7 @@ def verify(path: Path, *, progress: ProgressCallback = silent) -> dict[str, Any]
     Raises:
         InputError: something is damaged; the message says what.
     """
-    with load_gallery(path) as gallery:
-        require_intact(gallery)
+    with load_gallery(path, hashes=True) as gallery:
         _require_same_vectors(gallery, progress)
         for what, found, said in (
             ("people", len(gallery.people), gallery.manifest.identities),

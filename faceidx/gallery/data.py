@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +32,16 @@ class Refused(NamedTuple):
     reason: str
 
 
+@contextmanager
+def reading(name: Path) -> Iterator[None]:
+    """Turn what h5py raises on damaged files into an `InputError` that names the file."""
+    try:
+        yield
+    except (KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
+        reason = str(error).strip("'\"").splitlines() or [type(error).__name__]
+        raise InputError(f"{name} is damaged ({reason[0]})") from None
+
+
 def data_shape(data: h5py.File, name: Path) -> tuple[int, int]:
     """Check the datasets of an open `gallery.h5` against each other; return (N, D).
 
@@ -37,32 +49,32 @@ def data_shape(data: h5py.File, name: Path) -> tuple[int, int]:
         InputError: a dataset is missing, linked, of a wrong type or shape, or claims more rows
             than the file has bytes for.
     """
-    vectors = own_dataset(data, "embeddings", name)
-    if vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.shape[1]:
-        raise InputError(f"{name}: embeddings is no table of floats")
-    count, dim = (int(n) for n in vectors.shape)
-    filters = vectors.id.get_create_plist().get_nfilters()
-    if filters or count * dim * vectors.dtype.itemsize > name.stat().st_size:
-        # A few bytes of file may claim any number of rows: compressed, or never written.
-        raise InputError(f"{name}: embeddings is compressed or claims more rows than it holds")
-    for text in ("paths", "identities"):
-        names = own_dataset(data, text, name)
-        if names.shape != (count,) or h5py.check_string_dtype(names.dtype) is None:
-            raise InputError(f"{name}: {text} does not hold one text for each of {count} vectors")
+    with reading(name):
+        vectors = own_dataset(data, "embeddings", name)
+        if vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.shape[1]:
+            raise InputError(f"{name}: embeddings is no table of floats")
+        count, dim = (int(n) for n in vectors.shape)
+        filters = vectors.id.get_create_plist().get_nfilters()
+        if filters or count * dim * vectors.dtype.itemsize > name.stat().st_size:
+            # A few bytes of file may claim any number of rows: compressed, or never written.
+            raise InputError(f"{name}: embeddings is compressed or claims more rows than it holds")
+        for text in ("paths", "identities"):
+            names = own_dataset(data, text, name)
+            if names.shape != (count,) or h5py.check_string_dtype(names.dtype) is None:
+                raise InputError(
+                    f"{name}: {text} does not hold one text for each of {count} vectors"
+                )
     return count, dim
 
 
-def origin_of(data: h5py.File) -> Origin:
+def origin_of(data: h5py.File, name: Path) -> Origin:
     """Where the rows of an open `gallery.h5` come from."""
-    try:
-        preprocessing = json.loads(str(data.attrs.get("preprocessing", "{}")))
-    except ValueError:
-        raise InputError(f"{data.filename}: the attribute preprocessing is no JSON") from None
-    return Origin(
-        model=str(data.attrs.get("model", "")),
-        fingerprint=str(data.attrs.get("fingerprint", "")),
-        preprocessing=preprocessing,
-    )
+    with reading(name):
+        return Origin(
+            model=str(data.attrs.get("model", "")),
+            fingerprint=str(data.attrs.get("fingerprint", "")),
+            preprocessing=dict(json.loads(str(data.attrs.get("preprocessing", "{}")))),
+        )
 
 
 def read_texts(data: h5py.File, dataset: str, name: Path) -> list[str]:
@@ -71,10 +83,8 @@ def read_texts(data: h5py.File, dataset: str, name: Path) -> list[str]:
     Raises:
         InputError: it is linked, no text, or not UTF-8.
     """
-    try:
+    with reading(name):
         return [str(text) for text in own_dataset(data, dataset, name).asstr()[()]]
-    except (UnicodeDecodeError, TypeError):
-        raise InputError(f"{name}: {dataset} is no UTF-8 text") from None
 
 
 def read_refused(data: h5py.File, name: Path) -> list[Refused]:
@@ -82,4 +92,5 @@ def read_refused(data: h5py.File, name: Path) -> list[Refused]:
     if "refused" not in data:
         return []
     columns = (read_texts(data, f"refused/{c}", name) for c in ("paths", "identities", "reasons"))
-    return [Refused(*row) for row in zip(*columns, strict=True)]
+    with reading(name):
+        return [Refused(*row) for row in zip(*columns, strict=True)]

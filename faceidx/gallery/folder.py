@@ -28,7 +28,15 @@ import numpy as np
 from faceidx.embedding.store import TEXT, Origin, open_hdf5, require_same_fingerprint
 from faceidx.errors import InputError, JobError
 from faceidx.files import sha256_file
-from faceidx.gallery.data import Refused, Rows, data_shape, origin_of, read_refused, read_texts
+from faceidx.gallery.data import (
+    Refused,
+    Rows,
+    data_shape,
+    origin_of,
+    read_refused,
+    read_texts,
+    reading,
+)
 from faceidx.gallery.flat import map_rows, require_flat, write_flat
 from faceidx.gallery.manifest import (
     FORMAT,
@@ -66,7 +74,7 @@ class Gallery:
         self._files = files
         self._data = data
         self._device = device
-        self.origin = origin_of(data)
+        self.origin = origin_of(data, path / DATA)
 
     def __enter__(self) -> Gallery:
         return self
@@ -111,7 +119,8 @@ class Gallery:
 
     def stored(self, rows: slice) -> np.ndarray:
         """Unit vectors as `gallery.h5` holds them, (n, D) float32."""
-        return np.asarray(self._data["embeddings"][rows], dtype=np.float32)
+        with reading(self.path / DATA):
+            return np.asarray(self._data["embeddings"][rows], dtype=np.float32)
 
     @cached_property
     def _mapped(self) -> np.ndarray:
@@ -134,36 +143,29 @@ class Gallery:
 
         return to_device(self.index, self._device)
 
-    def hashes(self) -> dict[str, str]:
-        """SHA-256 of the files as they are now."""
-        found = {}
-        for name, file in self._files.items():
-            file.seek(0)
-            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-        return found
 
-
-def load_gallery(path: Path, *, device: str = "cpu") -> Gallery:
+def load_gallery(path: Path, *, device: str = "cpu", hashes: bool = False) -> Gallery:
     """Open a gallery; vectors and names are read only when asked for.
 
     Checked are the manifest (with its checksum), the sizes of all files, formats, counts and
-    dimensions; `faceidx.gallery.check.verify` checks the hashes too.
+    dimensions.
 
     Args:
         device: where exact search runs: `auto`, `cpu`, `cuda` or `cuda:N`.
+        hashes: check the SHA-256 of every file too, before anything in it is looked at.
 
     Raises:
         InputError: there is no gallery at `path`, or it is damaged.
         JobError: the folder is exchanged faster than it can be opened.
     """
     for _ in range(_ATTEMPTS):
-        gallery = _open_generation(path, device)
+        gallery = _open_generation(path, device, hashes)
         if gallery is not None:
             return gallery
     raise JobError(f"{path} is being changed all the time; try again when its writers have ended")
 
 
-def _open_generation(path: Path, device: str) -> Gallery | None:
+def _open_generation(path: Path, device: str, hashes: bool) -> Gallery | None:
     """Open the generation that is at `path` now; None when it was exchanged meanwhile.
 
     The folder is held open from first to last. A folder once exchanged never comes back, and one
@@ -175,7 +177,7 @@ def _open_generation(path: Path, device: str) -> Gallery | None:
     except OSError as error:
         raise InputError(f"{path} is no gallery folder ({error.strerror})") from None
     try:
-        gallery = _open_files(path, folder, device)
+        gallery = _open_files(path, folder, device, hashes)
         if _is_at(folder, path):
             return gallery
         gallery.close()
@@ -187,7 +189,7 @@ def _open_generation(path: Path, device: str) -> Gallery | None:
     return None
 
 
-def _open_files(path: Path, folder: int, device: str) -> Gallery:
+def _open_files(path: Path, folder: int, device: str, hashes: bool) -> Gallery:
     with ExitStack() as undo:
         with _open_in(folder, MANIFEST) as file:
             raw = file.read(MAX_BYTES + 1)
@@ -198,6 +200,11 @@ def _open_files(path: Path, folder: int, device: str) -> Gallery:
             if os.fstat(file.fileno()).st_size != manifest.files[name].size:
                 raise InputError(
                     f"{path / name} is damaged: its size is not the manifest's; restore a copy"
+                )
+            if hashes and _sha256(file) != manifest.files[name].sha256:
+                raise InputError(
+                    f"{path / name} is damaged (its SHA-256 is not the manifest's); "
+                    "restore a copy, or build the gallery again"
                 )
         require_flat(files[INDEX], str(path / INDEX), manifest.dim, manifest.vectors)
         data = undo.enter_context(open_hdf5(path / DATA, FORMAT, VERSION))
@@ -210,6 +217,11 @@ def _open_files(path: Path, folder: int, device: str) -> Gallery:
 def _open_in(folder: int, name: str) -> BufferedReader:
     # No links: a gallery's files lie in its own folder.
     return os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb")
+
+
+def _sha256(file: BufferedReader) -> str:
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_at(folder: int, path: Path) -> bool:
@@ -237,7 +249,7 @@ def _require_agreement(path: Path, manifest: Manifest, data: h5py.File) -> None:
     shape = (manifest.vectors, manifest.dim)
     if data_shape(data, path / DATA) != shape:
         raise InputError(f"{path / DATA} does not hold the {shape[0]} vectors of the manifest")
-    found = str(data.attrs.get("fingerprint", ""))
+    found = origin_of(data, path / DATA).fingerprint
     require_same_fingerprint(manifest.fingerprint, str(path / MANIFEST), found, str(path / DATA))
 
 

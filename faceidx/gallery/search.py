@@ -86,7 +86,8 @@ def nearest_identities(
     found: list[list[Candidate]] = [[] for _ in vectors]
     open_queries = np.arange(len(vectors))
     # Twice what an even spread of pictures over people needs.
-    width = min(gallery.count, 2 * wanted * -(-gallery.count // len(gallery.people)))
+    spread = -(-gallery.count // len(gallery.people))
+    width = min(gallery.count, _MAX_NEIGHBOURS, 2 * wanted * spread)
     while len(open_queries) and width <= _MAX_NEIGHBOURS:
         for block in _blocks(len(open_queries), width + 1):
             queries = open_queries[block]

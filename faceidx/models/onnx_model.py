@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,34 @@ def load_onnx_model(path: Path, preprocessing: Preprocessing, *, device: str) ->
         channels_last=channels_last,
         batched=batched,
     )
+
+
+def describe_onnx(path: Path) -> dict[str, Any]:
+    """What an ONNX file says of itself, in the terms of `about.describe`.
+
+    Raises:
+        InputError: as `load_onnx_model`.
+    """
+    graph = _read_graph(path)
+    size = onnx_image_size(path)
+    dims = graph.graph.output[0].type.tensor_type.shape.dim
+    return {
+        "kind": "onnx",
+        "arch": "onnx",
+        "embedding_dim": dims[-1].dim_value or None if dims else None,
+        "image_size": list(size) if size else None,
+        "color": None,
+        "mean": None,
+        "std": None,
+        "template": None,
+        "parameters": sum(math.prod(t.dims) for t in graph.graph.initializer),
+        "fingerprint": None,
+        "fingerprint_flip": None,
+        "classes": 0,
+        "class_names": None,
+        "head": None,
+        "training": {"producer": f"{graph.producer_name} {graph.producer_version}".strip()},
+    }
 
 
 def _digest(path: Path) -> str:

@@ -13,6 +13,7 @@ from faceidx.models.face_model import FaceModel
 
 logger = logging.getLogger(__name__)
 
+ONNX_SUFFIX = ".onnx"
 # First bytes of what torch.save and pickle write: a zip archive, or a pickle of protocol 2 to 5.
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
@@ -40,7 +41,15 @@ def open_model(options: ModelOptions) -> FaceModel:
         InputError: the file is missing, of no known kind, a pickle, damaged; a foreign file whose
             preprocessing is not given; or facts given that contradict the file's own record.
     """
-    path = options.path
+    refuse_pickle(options.path)
+    device = resolve_device(options.device)
+    if options.path.suffix.lower() == ONNX_SUFFIX:
+        return _open_onnx(options, device)
+    return _open_ours(options, device)
+
+
+def refuse_pickle(path: Path) -> None:
+    """Raise `InputError` where a model file is missing or a pickle, whatever its name says."""
     if not path.is_file():
         raise InputError(f"{path}: no such model file")
     with path.open("rb") as file:
@@ -50,10 +59,6 @@ def open_model(options: ModelOptions) -> FaceModel:
             f"{path} is a pickle, which could run code when read, so it is refused; "
             "give a .safetensors written by faceidx, or an .onnx file"
         )
-    device = resolve_device(options.device)
-    if path.suffix.lower() == ".onnx":
-        return _open_onnx(options, device)
-    return _open_ours(options, device)
 
 
 def _open_ours(options: ModelOptions, device: str) -> FaceModel:

@@ -50,6 +50,10 @@ class TrainingData:
     """Rows of the bank to train on."""
     labels: np.ndarray
     """(len(rows),) int64 class of each."""
+    class_names: list[str]
+    """Identities in the order of the classifier's rows."""
+    held_out: int
+    """People held out whole: they judge the embedding and are no classes."""
     validation: Judged
     pairs: PairCheck | None = None
     left_out: list[tuple[str, str]] = field(default_factory=list)
@@ -75,15 +79,15 @@ def scan(options: TrainOptions) -> Source:
 def load_data(
     options: TrainOptions,
     source: Source,
-    class_names: list[str],
+    classes: list[str] | None,
     size: tuple[int, int],
     progress: ProgressCallback,
 ) -> TrainingData:
     """Decode and split the pictures.
 
     Args:
-        class_names: identities in the order of the classifier's rows; pictures of people held out
-            whole are not among the trained ones, but keep their row.
+        classes: identities of a classifier that is kept; people whom it does not know are held
+            out. None makes everybody a class who is trained on.
         size: (height, width) to decode to.
 
     Raises:
@@ -93,31 +97,35 @@ def load_data(
     left_out = [
         (p.key, "no identity: it lies in no folder") for p in source.pictures if not p.identity
     ]
-    number = {name: i for i, name in enumerate(class_names)}
     bank, failed = open_bank(named, size, progress)
     left_out += [(named[row].key, reason) for row, reason in failed]
     usable = np.setdiff1d(np.arange(len(named)), [row for row, _ in failed])
-    labels = np.array([number[p.identity] for p in named], dtype=np.int64)
+    names, people = np.unique([p.identity for p in named], return_inverse=True)
+    strangers = np.flatnonzero(~np.isin(names, classes)) if classes else None
     share = _share(options.val)
-    split = split_pictures(labels[usable], share or 0.0, options.seed)
-    rows = usable[split.train]
-    if len(np.unique(labels[rows])) < 2:
+    split = split_pictures(people[usable], share or 0.0, options.seed, strangers)
+    rows, classify, verify = usable[split.train], usable[split.classify], usable[split.verify]
+    trained = np.unique(people[rows])
+    if len(trained) < 2:
         raise InputError(f"{options.data}: fewer than two identities are left to train on")
+    class_names = classes or names[trained].tolist()
+    number = {name: i for i, name in enumerate(class_names)}
+    labels = np.array([number.get(p.identity, -1) for p in named], dtype=np.int64)
+    validation = Judged(
+        bank=bank,
+        classify_rows=classify,
+        classify_labels=labels[classify],
+        verify_rows=verify,
+        verify_people=people[verify],
+    )
     if share is None:
         validation = _folder_validation(Path(options.val), number, size, progress)
-    else:
-        classify, verify = usable[split.classify], usable[split.verify]
-        validation = Judged(
-            bank=bank,
-            classify_rows=classify,
-            classify_labels=labels[classify],
-            verify_rows=verify,
-            verify_people=labels[verify],
-        )
     return TrainingData(
         bank=bank,
         rows=rows,
         labels=labels[rows],
+        class_names=class_names,
+        held_out=len(np.setdiff1d(people[verify], trained)),
         validation=validation,
         pairs=_pair_check(options, size, progress) if options.pairs else None,
         left_out=left_out,

@@ -81,7 +81,7 @@ def train(options: TrainOptions, progress: ProgressCallback = silent) -> dict[st
     """
     hardware = settle_hardware(options)
     source = scan(options)
-    start = settle_stage(options, sorted({p.identity for p in source.pictures if p.identity}))
+    start = settle_stage(options, {p.identity for p in source.pictures if p.identity})
     recipe = settle_recipe(options, pictures=len(source.pictures), on_gpu=hardware.on_gpu)
     recipe = adopt_facts(recipe, start, options)
     strength_named(recipe.augment)
@@ -91,14 +91,15 @@ def train(options: TrainOptions, progress: ProgressCallback = silent) -> dict[st
     preprocessing = Preprocessing(image_size=(side, side), color="rgb", mean=_MEAN, std=_STD)
     if start.content:
         preprocessing = start.content.record.preprocessing
-    data = load_data(options, source, start.class_names, preprocessing.image_size, progress)
+    data = load_data(options, source, start.classes, preprocessing.image_size, progress)
     recipe.batch_size = min(recipe.batch_size, len(data.rows))
     if hardware.processes > recipe.batch_size:
         raise InputError(
             f"{hardware.processes} processes for batches of {recipe.batch_size}; give fewer "
             "--devices or a larger --batch-size"
         )
-    build_network(recipe, start, preprocessing)  # what cannot be built fails before a file is made
+    # What cannot be built fails here, before a file is made.
+    build_network(recipe, start, preprocessing, len(data.class_names))
     settings = run_folder.settings_of(options, recipe, data.digest)
     with writer_lock(options.out):
         state = run_folder.prepare_folder(options.out, settings, overwrite=options.overwrite)
@@ -294,7 +295,7 @@ def _write_epoch(
         "augment": job.recipe.augment,
         **line,
     }
-    content = model_file(plain, job.recipe, job.start.class_names, training)
+    content = model_file(plain, job.recipe, job.data.class_names, training)
     write_model(run / run_folder.LAST, content)
     if _best(job, state.history) is line:
         write_model(run / run_folder.MODEL, content)
@@ -329,7 +330,8 @@ def _summary(job: Job, state: State) -> dict[str, Any]:
         "model": str(job.options.out / run_folder.MODEL),
         "arch": job.recipe.arch,
         "stage": job.start.stage,
-        "classes": len(job.start.class_names),
+        "classes": len(job.data.class_names),
+        "held_out_people": job.data.held_out,
         "images": len(job.data.rows),
         "left_out": len(job.data.left_out),
         "epochs": job.recipe.epochs,

@@ -77,16 +77,22 @@ class Start:
     """Where a run starts from."""
 
     stage: str
-    content: ModelFile | None
+    content: ModelFile | None = None
     """The model given with `--from`; None for a run from scratch."""
-    class_names: list[str]
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Identities of the classifier that is kept, None where a fresh one is built."""
+        if self.stage != "continue" or self.content is None:
+            return None
+        return self.content.record.class_names
 
 
-def settle_stage(options: TrainOptions, identities: list[str]) -> Start:
-    """Decide the stage, and the classes in the order of the head's rows.
+def settle_stage(options: TrainOptions, identities: set[str]) -> Start:
+    """Decide the stage: as given, else by whether the model knows most of the people.
 
     Args:
-        identities: of the pictures to train on, sorted.
+        identities: of the pictures to train on.
 
     Raises:
         InputError: stage, model and data contradict each other.
@@ -94,21 +100,22 @@ def settle_stage(options: TrainOptions, identities: list[str]) -> Start:
     if options.from_model is None:
         if options.stage in ("continue", "finetune"):
             raise InputError(f"--stage {options.stage} starts from a model; give --from MODEL")
-        return Start(stage="pretrain", content=None, class_names=identities)
+        return Start(stage="pretrain")
     if options.stage == "pretrain":
         raise InputError("--stage pretrain starts from nothing; drop --from, or give another stage")
     content = read_model(options.from_model)
-    known = content.record.class_names or []
-    new = sorted(set(identities) - set(known))
-    stage = options.stage or ("finetune" if new or not content.head else "continue")
-    if stage == "continue":
-        if new or not content.head:
-            raise InputError(
-                f"--stage continue keeps the classifier of {options.from_model}, which does not "
-                f"know {len(new)} of the identities in {options.data}; give --stage finetune"
-            )
-        return Start(stage=stage, content=content, class_names=known)
-    return Start(stage=stage, content=content, class_names=identities)
+    known = identities & set(content.record.class_names or [])
+    has_head = bool(content.head)
+    stage = options.stage
+    if stage is None:
+        stage = "continue" if has_head and 2 * len(known) >= len(identities) else "finetune"
+    if stage == "continue" and (not has_head or len(known) < 2):
+        raise InputError(
+            f"--stage continue keeps the classifier of {options.from_model}, which knows "
+            f"{len(known) if has_head else 0} of {len(identities)} identities in {options.data}; "
+            "give --stage finetune"
+        )
+    return Start(stage=stage, content=content)
 
 
 def adopt_facts(recipe: Recipe, start: Start, options: TrainOptions) -> Recipe:
@@ -139,9 +146,10 @@ def adopt_facts(recipe: Recipe, start: Start, options: TrainOptions) -> Recipe:
     return recipe
 
 
-def build_network(recipe: Recipe, start: Start, preprocessing: Preprocessing) -> TrainingNetwork:
+def build_network(
+    recipe: Recipe, start: Start, preprocessing: Preprocessing, classes: int
+) -> TrainingNetwork:
     """Build what the stage asks for: fresh, continued, or a known backbone under a fresh head."""
-    classes = len(start.class_names)
     if start.content is None:
         backbone = create_backbone(
             recipe.arch,

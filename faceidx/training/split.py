@@ -24,27 +24,36 @@ class Split:
     few people to spare any, the same as `classify`."""
 
 
-def split_pictures(labels: np.ndarray, share: float, seed: int) -> Split:
+def split_pictures(
+    labels: np.ndarray, share: float, seed: int, strangers: np.ndarray | None = None
+) -> Split:
     """Split a labelled set, the same way for the same seed.
 
     Half of the share goes to people held out whole, half to single pictures of the others.
 
     Args:
-        labels: (N,) class of each picture.
+        labels: (N,) a number a person.
         share: of all pictures to hold out, 0 to below 1.
+        strangers: people who cannot be trained on; where there are any, they are the ones held out.
     """
     rng = np.random.default_rng(seed)
-    people, counts = np.unique(labels, return_counts=True)
-    held_out = np.empty(0, dtype=labels.dtype)
-    if len(people) >= _PEOPLE_TO_SPARE and share > 0:
-        with_pairs = rng.permutation(people[counts >= 2])
-        held_out = with_pairs[: max(2, round(len(people) * share / 2))]
+    held_out = np.empty(0, labels.dtype) if strangers is None else strangers
+    if not len(held_out):
+        held_out = _people_to_hold_out(labels, share, rng)
     verify = np.flatnonzero(np.isin(labels, held_out))
     rest = np.flatnonzero(~np.isin(labels, held_out))
-    wanted = round(len(labels) * share / (2 if len(held_out) else 1))
+    wanted = round(len(rest) * share / (2 if len(held_out) else 1))
     classify = _one_in_turn(labels, rest, wanted, rng)
     train = np.setdiff1d(rest, classify)
     return Split(train=train, classify=classify, verify=verify if len(held_out) else classify)
+
+
+def _people_to_hold_out(labels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    people, counts = np.unique(labels, return_counts=True)
+    if len(people) < _PEOPLE_TO_SPARE or not share:
+        return people[:0]
+    with_pairs: np.ndarray = rng.permutation(people[counts >= 2])
+    return with_pairs[: max(2, round(len(people) * share / 2))]
 
 
 def _one_in_turn(

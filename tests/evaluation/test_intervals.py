@@ -116,9 +116,8 @@ def test_without_units_or_with_too_many_pairs_delongs_interval_stands(
 
 
 def test_a_single_person_with_genuine_pairs_leaves_too_few_draws_to_quote() -> None:
-    scores = np.array([0.9, 0.1, 0.2, 0.3])
-    genuine = np.array([True, False, False, False])
-    units = Units(left=np.array([0, 1, 2, 3]), right=np.array([0, 4, 5, 6]), kind="identities")
+    scores, genuine = np.array([0.9, 0.1]), np.array([True, False])
+    units = Units(left=np.array([0, 1]), right=np.array([0, 2]), kind="identities")
     assert auc_interval(roc_curve(scores, genuine), scores, genuine, units).method == "delong"
 
 

@@ -1,0 +1,76 @@
+"""`faceidx embed`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from faceidx.cli.frame import EXIT_STRICT, FILE, common_options, progress_bar
+from faceidx.cli.model_options import model_options
+from faceidx.cli.pipeline_options import pipeline_options
+
+if TYPE_CHECKING:
+    from faceidx.embedding.pipeline import PipelineOptions
+    from faceidx.models.open import ModelOptions
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  faceidx embed photos/ --model run/model.safetensors --out photos.h5
+  faceidx embed faces.csv --root /data --model m.safetensors --out faces.h5 --flip
+  faceidx embed crops/ --model w600k_r50.onnx --preset insightface --out crops.h5
+
+The same command goes on after an interruption."""
+)
+@click.argument("images", type=FILE)
+@click.option("--out", type=FILE, required=True, metavar="FILE.h5", help="Where embeddings go.")
+@model_options(required=True)
+@pipeline_options
+@click.option("--root", type=FILE, help="For a list: the folder that its paths are relative to.")
+@click.option(
+    "--detect",
+    type=click.Choice(["none"]),
+    default="none",
+    show_default=True,
+    help="Pictures are taken as faces that are cut out already.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="How embeddings are stored.",
+)
+@click.option("--follow-links", is_flag=True, help="Follow links to folders.")
+@click.option("--overwrite", is_flag=True, help="Replace a finished output.")
+@click.option("--strict", is_flag=True, help=f"Exit with {EXIT_STRICT} when a picture failed.")
+@common_options
+def embed(
+    images: Path,
+    model: ModelOptions,
+    pipeline: PipelineOptions,
+    strict: bool,
+    detect: str,
+    **options: Any,
+) -> tuple[dict[str, Any], str, int]:
+    """Embed pictures into an HDF5 file.
+
+    IMAGES is a folder (searched recursively; each picture's parent folder is its identity), one
+    picture, or a list: .txt with a path a line, or .csv with the header path[,identity].
+    """
+    from faceidx.embedding.embed import EmbedOptions
+    from faceidx.embedding.embed import embed as run
+
+    with progress_bar() as progress:
+        result = run(
+            EmbedOptions(images=images, model=model, pipeline=pipeline, **options), progress
+        )
+    summary = (
+        f"{result['embedded']} of {result['images']} pictures embedded into {result['out']} "
+        f"({result['failed']} failed, {result['ignored']} other files ignored), "
+        f"{result['images_per_second']:.0f} images/s"
+    )
+    return result, summary, EXIT_STRICT if strict and result["failed"] else 0

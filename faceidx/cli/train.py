@@ -1,0 +1,124 @@
+"""`faceidx train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from faceidx.cli.frame import FILE, common_options, device_option, progress_bar, seed_option
+
+_BY_RECIPE = "(by the recipe)"
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  faceidx train people/ --out run
+  faceidx train people/ --out run --pairs pairs.txt --pairs-root photos/
+  faceidx train people/ --out run --aux center --aux angle
+  faceidx train others/ --out tuned --from run/model.safetensors --stage finetune
+  faceidx train people/ --out run --device cpu --devices 2
+
+The same command goes on after an interruption, and ends as if there had been none."""
+)
+@click.argument("data", type=FILE)
+@click.option("--out", type=FILE, required=True, metavar="RUN", help="Folder of the run.")
+@click.option("--recipe", default="auto", show_default=True, help="Presets what is not given.")
+@click.option("--arch", metavar="ARCH", help=f"See `faceidx models list`. {_BY_RECIPE}")
+@click.option("--from", "from_model", type=FILE, metavar="MODEL", help="Model to start from.")
+@click.option(
+    "--stage",
+    type=click.Choice(["pretrain", "continue", "finetune"]),
+    help="continue keeps the classifier, finetune takes new identities. (by --from and DATA)",
+)
+@click.option("--loss", metavar="LOSS", help=f"Loss of the classifier: softmax. {_BY_RECIPE}")
+@click.option(
+    "--aux",
+    multiple=True,
+    type=click.Choice(["center", "angle"]),
+    help="Auxiliary loss; repeatable.",
+)
+@click.option("--aux-weight", type=click.FloatRange(0), help="Weight of the auxiliary losses.")
+@click.option(
+    "--aux-start",
+    default="auto",
+    show_default=True,
+    metavar="auto|EPOCH",
+    help="auto: once the validation curve is flat; from the start they diverge.",
+)
+@click.option("--epochs", type=click.IntRange(1), help=_BY_RECIPE)
+@click.option("--batch-size", type=click.IntRange(1), help=f"Over all processes. {_BY_RECIPE}")
+@click.option("--lr", type=click.FloatRange(0, min_open=True), help=f"Peak rate. {_BY_RECIPE}")
+@click.option("--weight-decay", type=click.FloatRange(0), help=_BY_RECIPE)
+@click.option("--warmup-epochs", type=click.FloatRange(0), help=_BY_RECIPE)
+@click.option("--label-smoothing", type=click.FloatRange(0, 1), help=_BY_RECIPE)
+@click.option("--image-size", type=click.IntRange(16), help=_BY_RECIPE)
+@click.option("--embedding-dim", type=click.IntRange(1), help=_BY_RECIPE)
+@click.option(
+    "--augment", type=click.Choice(["none", "light", "medium", "strong"]), help=_BY_RECIPE
+)
+@click.option(
+    "--val",
+    default="0.1",
+    show_default=True,
+    metavar="DIR|FRACTION",
+    help="What judges: a folder, or a share of DATA, half of it people held out whole.",
+)
+@click.option("--pairs", type=FILE, help="Pair list to report each epoch.")
+@click.option("--pairs-root", type=FILE, metavar="DIR", help="Where the list's pictures lie.")
+@click.option(
+    "--select",
+    type=click.Choice(["val", "pairs"]),
+    default="val",
+    show_default=True,
+    help="What chooses the best model.",
+)
+@click.option(
+    "--devices", default="auto", show_default=True, metavar="auto|N", help="Number of processes."
+)
+@click.option("--num-nodes", type=click.IntRange(1), default=1, show_default=True, help="Machines.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="auto: bf16 where the device is fast at it.",
+)
+@click.option("--follow-links", is_flag=True, help="Follow links to folders.")
+@click.option("--overwrite", is_flag=True, help="Replace a run in RUN.")
+@device_option
+@seed_option
+@common_options
+def train(**options: Any) -> tuple[dict[str, Any], str]:
+    """Train a face model on DATA, a folder for each person.
+
+    RUN gets model.safetensors (the best), last.safetensors, metrics.jsonl (a line an epoch),
+    curves.png, config.toml, TensorBoard events, and state/ to go on from.
+    """
+    from faceidx.training.loop import train as run
+    from faceidx.training.options import TrainOptions
+
+    with progress_bar() as progress:
+        result = run(TrainOptions(**options), progress)
+    return result, _summary(result)
+
+
+def _summary(result: dict[str, Any]) -> str:
+    lines = [
+        f"{result['model']}: {result['arch']}, {result['classes']} identities, "
+        f"{result['images']} pictures, epoch {result['best_epoch']} of {result['epochs']} is best"
+    ]
+    names = {
+        "val_accuracy": "accuracy on held-out pictures",
+        "val_auc": "pair AUC on held-out people",
+        "pairs_auc": "pair AUC on the pair list",
+    }
+    lines += [f"{text}: {result[n]:.4f}" for n, text in names.items() if result[n] is not None]
+    if result["left_out"]:
+        run = Path(result["model"]).parent
+        lines.append(f"{result['left_out']} pictures were left out: {run / 'left-out.csv'}")
+    minutes = result["seconds"] / 60
+    lines.append(f"{result['images_per_second']:.0f} images/s, {minutes:.1f} minutes")
+    return "\n".join(lines)

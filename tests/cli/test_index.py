@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from faceidx.cli import run
+from faceidx.embedding.store import Origin, write_embeddings
+
+_DIM = 8
+
+
+def _write(path: Path, people: int, *, fingerprint: str = "f" * 64, seed: int = 0) -> Path:
+    chance = np.random.default_rng(seed)
+    vectors = np.repeat(chance.normal(size=(people, _DIM)), 3, axis=0)
+    vectors += 0.3 * chance.normal(size=vectors.shape)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    names = [f"p{n // 3}" for n in range(3 * people)]
+    write_embeddings(
+        path,
+        origin=Origin(model="tiny", fingerprint=fingerprint),
+        vectors=vectors.astype(np.float32),
+        norms=np.ones(len(names), dtype=np.float32),
+        paths=[f"{name}/{n}.jpg" for n, name in enumerate(names)],
+        identities=names,
+    )
+    return path
+
+
+class _Cli:
+    """Runs `faceidx index ...` in this process as the console script would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capfd = monkeypatch, capfd
+
+    def __call__(self, *words: object, code: int = 0) -> tuple[str, str]:
+        self._monkeypatch.setattr(sys, "argv", ["faceidx", "index", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            run()
+        out, err = self._capfd.readouterr()
+        assert ended.value.code == code, err
+        return out, err
+
+    def json(self, *words: object) -> dict[str, Any]:
+        return json.loads(self(*words, "--json")[0])
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> _Cli:
+    return _Cli(monkeypatch, capfd)
+
+
+@pytest.fixture
+def gallery(cli: _Cli, tmp_path: Path) -> Path:
+    cli("build", _write(tmp_path / "people.h5", 10), "--out", tmp_path / "gallery")
+    return tmp_path / "gallery"
+
+
+def test_build_reports_the_promised_fields(cli: _Cli, tmp_path: Path) -> None:
+    result = cli.json("build", _write(tmp_path / "a.h5", 4), "--out", tmp_path / "g")
+    files = [tmp_path / "g" / name for name in ("index.faiss", "gallery.h5")]
+    assert result.pop("seconds") >= 0
+    assert result == {
+        "out": str(tmp_path / "g"),
+        "vectors": 12,
+        "identities": 4,
+        "dim": _DIM,
+        "kind": "flat",
+        "recall_at_1": 1.0,
+        "bytes": sum(file.stat().st_size for file in files),
+        "refused": 0,
+        "renormalised": 0,
+    }
+
+
+def test_the_life_of_a_gallery(cli: _Cli, gallery: Path, tmp_path: Path) -> None:
+    more = _write(tmp_path / "more.h5", 2, seed=1)
+    _, error = cli("add", gallery, more, code=2)
+    assert "6 keys are there already" in error
+    assert cli.json("add", gallery, more, "--prefix", "later")["added"] == 6
+    result = cli.json("remove", gallery, "--identity", "p3", "--path", "later/p0/1.jpg")
+    assert (result["removed"], result["identities"]) == (4, 9)
+    assert cli.json("info", gallery)["vectors"] == 32
+    assert cli.json("calibrate", gallery, "--fpir", "0.1")["fpir"] <= 0.1
+    assert cli.json("verify", gallery)["intact"] is True
+    assert cli.json("import", gallery, "--out", tmp_path / "copy")["vectors"] == 32
+    assert "calibrate" in cli("info", tmp_path / "copy")[0]
+    assert "is intact" in cli("verify", tmp_path / "copy")[0]
+
+
+def test_search_writes_ranked_pictures(cli: _Cli, gallery: Path, tmp_path: Path) -> None:
+    words = ("search", gallery, tmp_path / "people.h5", "--top-k", 2, "--out", tmp_path / "h.csv")
+    result = cli.json(*words)
+    assert (result["probes"], result["hits"], result["out"]) == (30, 60, str(tmp_path / "h.csv"))
+    with (tmp_path / "h.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["path", "rank", "match", "identity", "score"]
+    for row in rows[::2]:
+        assert (row["rank"], row["match"]) == ("1", row["path"])
+        assert float(row["score"]) == pytest.approx(1, abs=1e-6)
+    _, error = cli(*words, code=2)
+    assert "--overwrite" in error
+
+
+def test_search_without_an_output_shows_the_first_hits(
+    cli: _Cli, gallery: Path, tmp_path: Path
+) -> None:
+    out, _ = cli("search", gallery, tmp_path / "people.h5", "--top-k", 1)
+    assert out.splitlines()[1].split() == ["path", "rank", "match", "identity", "score"]
+    assert out.splitlines()[2].split() == ["p0/0.jpg", "1", "p0/0.jpg", "p0", "1.0000"]
+
+
+def test_bad_input_is_one_line_and_exit_code_2(cli: _Cli, gallery: Path, tmp_path: Path) -> None:
+    other = _write(tmp_path / "other.h5", 2, fingerprint="e" * 64)
+    for words, told in (
+        (("build", tmp_path / "no.h5", "--out", tmp_path / "g"), "no such file"),
+        (("build", tmp_path / "people.h5", other, "--out", tmp_path / "g"), "different models"),
+        (("build", tmp_path / "people.h5", "--out", gallery), "--overwrite"),
+        (("add", gallery, other), "different models"),
+        (("search", gallery, other), "different models"),
+        (("remove", gallery, "--identity", "nobody"), "'nobody'"),
+        (("remove", gallery), "--identity"),
+        (("info", tmp_path), "manifest.json"),
+        (("add", tmp_path / "none", other), "no gallery folder"),
+        (("calibrate", gallery, "--fpir", "1"), "--fpir"),
+    ):
+        out, error = cli(*words, code=2)
+        assert out == ""
+        assert told in error
+        assert error.count("\n") == 1
+    assert not (tmp_path / "g").exists()
+
+
+def test_help_loads_neither_faiss_nor_the_arrays() -> None:
+    code = (
+        "import sys; sys.argv = ['faceidx', 'index', 'build', '--help']\n"
+        "from faceidx.cli import run\n"
+        "try: run()\n"
+        "except SystemExit: print([m for m in ('faiss', 'torch', 'numpy', 'h5py') "
+        "if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from faceidx.embedding.store import Left, Origin, write_embeddings
+
+_ROOT = Path(__file__).resolve().parents[2]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """`pairs.csv` (40 pairs, two missing), `faces.h5`, and `broken.csv` with a broken line 3."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(8, 12))
+    keys = [f"p{p}/{i}.jpg" for p in range(8) for i in range(3)]
+    vectors = np.repeat(centres, 3, axis=0) + 0.7 * rng.normal(size=(24, 12))
+    lengths = np.linalg.norm(vectors, axis=1)
+    write_embeddings(
+        tmp_path / "faces.h5",
+        origin=Origin(model="tiny", fingerprint="a" * 64),
+        vectors=vectors / lengths[:, None],
+        norms=lengths,
+        paths=keys,
+        identities=[key.split("/")[0] for key in keys],
+        left=Left(failed=[("p0/bad.jpg", "truncated")]),
+    )
+    rows = ["left,right,label"]
+    for number in range(19):
+        person, other = number % 8, (number + 1 + number // 8) % 8
+        rows.append(f"p{person}/{number % 3}.jpg,p{person}/{(number + 1) % 3}.jpg,1")
+        rows.append(f"p{person}/{number % 3}.jpg,p{other}/{number % 3}.jpg,0")
+    rows += ["p0/0.jpg,p0/bad.jpg,1", "p0/0.jpg,\x1b[31mgone.jpg,0"]
+    (tmp_path / "pairs.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "broken.csv").write_text("left,right,label\np0/0.jpg,p0/1.jpg,1\nhalf a line\n")
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder: Path) -> Run:
+    """Run the command as a process, in the folder of the job."""
+
+    def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "faceidx", "verify-pairs", *arguments],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return _run
+
+
+def test_one_json_object_is_all_that_stdout_holds(run: Run, folder: Path) -> None:
+    done = run("pairs.csv", "--embeddings", "faces.h5", "--json", "--fmr", "0.2,0.05")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert done.stdout.count("\n") == 1
+    assert (result["pairs"], result["missing"], result["format"]) == (40, 2, "csv")
+    assert [m["reason"] for m in result["missing_pairs"]] == [
+        "p0/bad.jpg: truncated",
+        "\x1b[31mgone.jpg: not among the embedded pictures",
+    ]
+    assert [point["target"] for point in result["tar_at_far"]] == [0.2, 0.05]
+    assert set(result["confusion"]) == {"tp", "fp", "tn", "fn"}
+    assert result["other_policy"]["missing_policy"] == "reject"
+    assert done.stderr == ""
+
+
+def test_people_read_a_table_that_no_name_can_disturb(run: Run) -> None:
+    done = run("pairs.csv", "--embeddings", "faces.h5", "--missing", "reject")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("pairs")
+    assert "40  (20 genuine, 20 impostor; csv)" in lines[0]
+    assert "2, counted as non-matches; the first, at line 40: p0/bad.jpg: truncated" in lines[1]
+    for name in ("AUC", "EER", "accuracy", "threshold", "TAR at FAR 0.001"):
+        assert any(line.startswith(name) for line in lines)
+    assert "\x1b" not in done.stdout
+
+
+def test_all_outputs_are_written_and_named(run: Run, folder: Path) -> None:
+    outputs = ["--scores", "s.csv", "--report", "verdict", "--save-threshold", "t.json"]
+    done = run("pairs.csv", "--embeddings", "faces.h5", "--json", *outputs, "--at-fmr", "0.1")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["scores"], result["report"], result["save_threshold"]) == (
+        "s.csv",
+        "verdict",
+        "t.json",
+    )
+    assert (folder / "verdict" / "index.html").is_file()
+    assert json.loads((folder / "t.json").read_text())["target_fmr"] == 0.1
+    again = run("s.csv", "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["auc"] == result["auc"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["none.csv", "--embeddings", "faces.h5"], "none.csv"),
+        (["pairs.csv"], "--embeddings"),
+        (["pairs.csv", "--embeddings", "none.h5"], "none.h5: no such file"),
+        (["pairs.csv", "--embeddings", "pairs.csv"], "no readable HDF5 file"),
+        (["broken.csv", "--embeddings", "faces.h5"], "broken.csv:3"),
+        (["pairs.csv", "--embeddings", "faces.h5", "--fmr", "0.1,2"], "'2' is no rate"),
+        (["pairs.csv", "--embeddings", "faces.h5", "--folds", "1"], "'1' is neither auto"),
+        (["pairs.csv", "--embeddings", "faces.h5", "--folds", "100"], "100 folds cannot be made"),
+        (["pairs.csv", "--embeddings", "faces.h5", "--missing", "drop"], "'drop'"),
+        (["pairs.csv", "--embeddings", "faces.h5", "--format", "x"], "no format 'x'"),
+        (["pairs.csv", "--embeddings", "faces.h5", "--scores", "broken.csv"], "--overwrite"),
+        (["pairs.csv", "--embeddings", "faces.h5", "--pictures", "."], "--report"),
+        (["pairs.csv", "--embeddings", "faces.h5", "--at-fmr", "0.1"], "--save-threshold"),
+    ],
+)
+def test_wrong_input_is_one_line_exit_code_2_and_no_file(
+    run: Run, folder: Path, arguments: list[str], words: str
+) -> None:
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1 and words in done.stderr
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_help_ends_in_examples_and_loads_neither_torch_nor_faiss() -> None:
+    code = """
+import sys
+import click.testing
+from faceidx.cli import main
+result = click.testing.CliRunner().invoke(main, ["verify-pairs", "--help"])
+assert result.exit_code == 0, result.output
+assert "Examples:" in result.output
+heavy = {"torch", "faiss", "sklearn", "matplotlib", "h5py", "numpy"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(_ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from faceidx.errors import InputError
+from faceidx.evaluation.lists.pairs import ScoreList
+from faceidx.evaluation.verification import VerifyOptions, judge, parse_targets, verify_pairs
+
+Write = Callable[..., Path]
+
+CONTRACT = {
+    "pairs", "genuine", "impostor", "missing", "missing_pairs", "missing_policy", "format", "auc",
+    "auc_ci", "eer", "accuracy", "accuracy_std", "folds", "threshold", "confusion", "tar_at_far",
+}  # fmt: skip
+
+
+def _list(path: Path, rows: list[tuple[str, str, int]]) -> Path:
+    lines = [f"{left},{right},{label}" for left, right, label in rows]
+    path.write_text("\n".join(["left,right,label", *lines]) + "\n", "utf-8")
+    return path
+
+
+@pytest.fixture
+def people(tmp_path: Path, embeddings: Write) -> tuple[Path, Path]:
+    """A list of 120 pairs, and the embeddings of its pictures."""
+    keys = [f"person{p}/{i}.jpg" for p in range(12) for i in range(4)]
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(60):
+        person, one, other = (*rng.integers(0, 12, 1), *rng.permutation(4)[:2])
+        rows.append((f"person{person}/{one}.jpg", f"person{person}/{other}.jpg", 1))
+        two = rng.permutation(12)[:2]
+        rows.append((f"person{two[0]}/{one}.jpg", f"person{two[1]}/{other}.jpg", 0))
+    return _list(tmp_path / "pairs.csv", rows), embeddings(keys)
+
+
+@pytest.fixture
+def lines(tmp_path: Path, embeddings: Write) -> tuple[Path, Path]:
+    """Six pairs whose scores are 0.9, 0.4, missing (genuine), 0.6, 0.1, missing (impostor)."""
+    cosines = {"g1": 0.9, "g2": 0.4, "i1": 0.6, "i2": 0.1}
+    vectors = [[1.0, 0.0]] + [[c, np.sqrt(1 - c * c)] for c in cosines.values()]
+    path = embeddings(["probe", *cosines], vectors=np.array(vectors))
+    rows = [
+        ("probe", "g1", 1),
+        ("probe", "g2", 1),
+        ("probe", "gone", 1),
+        ("probe", "i1", 0),
+        ("probe", "i2", 0),
+        ("lost", "probe", 0),
+    ]
+    return _list(tmp_path / "pairs.csv", rows), path
+
+
+def test_the_json_has_every_promised_field(people: tuple[Path, Path]) -> None:
+    result = verify_pairs(VerifyOptions(pairs=people[0], embeddings=people[1])).as_json()
+    assert set(result) >= CONTRACT
+    assert (result["pairs"], result["genuine"], result["impostor"]) == (120, 60, 60)
+    assert (result["missing"], result["missing_pairs"], result["format"]) == (0, [], "csv")
+    assert (result["folds"], result["missing_policy"]) == (10, "exclude")
+    assert sum(result["confusion"].values()) == 120
+    assert [p["target"] for p in result["tar_at_far"]] == [0.1, 0.01, 0.001]
+    for point in result["tar_at_far"]:
+        assert set(point) == {"target", "far", "tar", "threshold", "false_matches"}
+        assert point["far"] == point["false_matches"] / 60 <= point["target"]
+    assert result["auc_ci"][0] <= result["auc"] <= result["auc_ci"][1]
+    assert result["auc_ci_method"] == "bootstrap-identities"
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_pairs_left_out_take_no_part_in_the_figures(lines: tuple[Path, Path]) -> None:
+    # Genuine 0.9 and 0.4, impostors 0.6 and 0.1: three of four couples are in order.
+    result = verify_pairs(VerifyOptions(pairs=lines[0], embeddings=lines[1])).as_json()
+    assert (result["pairs"], result["genuine"], result["impostor"]) == (6, 3, 3)
+    assert (result["missing"], result["judged"]) == (2, 4)
+    assert [(m["line"], m["left"], m["right"]) for m in result["missing_pairs"]] == [
+        (4, "probe", "gone"),
+        (7, "lost", "probe"),
+    ]
+    assert result["auc"] == 0.75
+    assert result["confusion"] == {"tp": 1, "fp": 0, "tn": 2, "fn": 1}
+    assert result["tar_at_far"][0]["tar"] == 0.5
+
+
+def test_rejected_pairs_never_match(lines: tuple[Path, Path]) -> None:
+    # The missing ones tie below all others. Genuine 0.9 beats three impostors, 0.4 beats two, the
+    # missing one ties with one: (3 + 2 + 0.5) / 9. Best accuracy is at 0.9: 1 + 3 right of 6.
+    result = verify_pairs(
+        VerifyOptions(pairs=lines[0], embeddings=lines[1], missing="reject")
+    ).as_json()
+    assert result["judged"] == 6
+    assert result["auc"] == pytest.approx(5.5 / 9, abs=1e-12)
+    assert result["confusion"] == {"tp": 1, "fp": 0, "tn": 3, "fn": 2}
+    assert result["tar_at_far"][0]["tar"] == pytest.approx(1 / 3)
+    excluded = verify_pairs(VerifyOptions(pairs=lines[0], embeddings=lines[1])).as_json()
+    assert result["d_prime"] == excluded["d_prime"]
+
+
+def test_figures_under_the_other_policy_stand_beside(lines: tuple[Path, Path]) -> None:
+    results = {
+        policy: verify_pairs(
+            VerifyOptions(pairs=lines[0], embeddings=lines[1], missing=policy)
+        ).as_json()
+        for policy in ("exclude", "reject")
+    }
+    for policy, other in (("exclude", "reject"), ("reject", "exclude")):
+        beside = results[policy]["other_policy"]
+        assert beside["missing_policy"] == other
+        for name in ("auc", "eer", "tar_at_far", "confusion", "judged", "accuracy"):
+            assert beside[name] == results[other][name]
+
+
+def test_a_class_that_is_missing_whole_is_said(tmp_path: Path, embeddings: Write) -> None:
+    path = embeddings(["a/1", "a/2", "b/1"])
+    pairs = _list(tmp_path / "p.csv", [("a/1", "a/2", 1), ("a/1", "c/1", 0), ("c/1", "b/1", 0)])
+    with pytest.raises(InputError, match=r"p\.csv: all 1 pairs are genuine.*2 pairs .*left out"):
+        verify_pairs(VerifyOptions(pairs=pairs, embeddings=path))
+    rejecting = verify_pairs(VerifyOptions(pairs=pairs, embeddings=path, missing="reject"))
+    assert rejecting.other_policy == {
+        "missing_policy": "exclude",
+        "judged": 1,
+        **dict.fromkeys(
+            ("auc", "eer", "accuracy", "accuracy_std", "threshold", "confusion", "tar_at_far")
+        ),
+    }
+
+
+def test_figures_on_few_errors_draw_a_warning(people: tuple[Path, Path]) -> None:
+    warnings = verify_pairs(VerifyOptions(pairs=people[0], embeddings=people[1])).warnings
+    assert len(warnings) == 1
+    assert "fewer than 30 errors stand behind TAR at FAR 0.1 (6 false matches)" in warnings[0]
+
+
+def test_figures_on_enough_errors_draw_none() -> None:
+    rng = np.random.default_rng(0)
+    genuine = np.arange(4000) < 2000
+    listed = ScoreList(
+        path=Path("s.csv"),
+        format="scores",
+        scores=rng.normal(size=4000) + genuine,
+        genuine=genuine,
+        lines=np.arange(4000),
+    )
+    verified = judge(listed, None, VerifyOptions(pairs=listed.path, fmr=(0.1,)))
+    assert verified.warnings == []
+    assert verified.figures.auc_interval.method == "delong"
+
+
+def test_scores_written_and_judged_again_give_the_same_figures(
+    people: tuple[Path, Path], tmp_path: Path
+) -> None:
+    scores = tmp_path / "scores.csv"
+    options = VerifyOptions(pairs=people[0], embeddings=people[1], scores=scores)
+    first = verify_pairs(options).as_json()
+    with scores.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["left", "right", "label", "score"]
+    labels = [int(row["label"]) for row in rows]
+    assert roc_auc_score(labels, [float(row["score"]) for row in rows]) == pytest.approx(
+        first["auc"], abs=1e-12
+    )
+    again = verify_pairs(VerifyOptions(pairs=scores)).as_json()
+    for name in ("pairs", "auc", "eer", "accuracy", "confusion", "tar_at_far", "threshold"):
+        assert again[name] == first[name]
+    assert again["fingerprint"] is None
+
+
+def test_a_saved_threshold_says_what_it_was_chosen_for(
+    people: tuple[Path, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "threshold.json"
+    options = VerifyOptions(
+        pairs=people[0], embeddings=people[1], save_threshold=path, at_fmr=0.05, fmr=(0.05,)
+    )
+    point = verify_pairs(options).as_json()["tar_at_far"][0]
+    record = json.loads(path.read_text())
+    assert record["format"] == "faceidx-threshold"
+    assert record["threshold"] == point["threshold"]
+    assert (record["target_fmr"], record["fmr"]) == (0.05, point["far"])
+    assert record["fnmr"] == pytest.approx(1 - point["tar"])
+    assert record["fingerprint"] == "f" * 64
+    assert record["pairs"] == str(people[0])
+
+
+def test_one_seed_gives_one_result(people: tuple[Path, Path]) -> None:
+    options = VerifyOptions(pairs=people[0], embeddings=people[1], seed=5)
+    assert verify_pairs(options).as_json() == verify_pairs(options).as_json()
+
+
+def test_targets_are_read_in_order_and_once() -> None:
+    assert parse_targets("1e-3, 0.1,1e-3,0,1") == (0.001, 0.1, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("text", ["", "x", "0.1,", "-0.1", "1.5", "nan", "0.1;0.2", "inf"])
+def test_targets_that_are_no_rates_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="no rate from 0 to 1"):
+        parse_targets(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"embeddings": None}, "give --embeddings"),
+        ({"at_fmr": 0.1}, "--save-threshold"),
+        ({"pictures": Path()}, "give --report"),
+        ({"fmr": (2.0,)}, "no rate"),
+        ({"save_threshold": Path("t.json"), "at_fmr": -1.0}, "--at-fmr"),
+        ({"scores": Path("faces.h5")}, "exists already"),
+        ({"scores": Path("faces.h5"), "overwrite": True}, "a path of its own"),
+        ({"scores": Path("nowhere/s.csv")}, "does not exist"),
+        ({"scores": Path("same"), "save_threshold": Path("same")}, "a path of its own"),
+        ({"folds": 61}, "smaller class"),
+        ({"format": "nonsense"}, "nonsense"),
+        ({"embeddings": Path("missing.h5")}, "no such file"),
+        ({"report": Path("pairs.csv"), "overwrite": True}, "a path of its own"),
+        ({"scores": Path(), "overwrite": True}, "is a folder"),
+    ],
+)
+def test_wrong_options_are_refused_and_leave_nothing(
+    people: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, object],
+    words: str,
+) -> None:
+    monkeypatch.chdir(people[0].parent)
+    before = {path: path.read_bytes() for path in people[0].parent.iterdir()}
+    given = {"pairs": people[0], "embeddings": people[1], **options}
+    with pytest.raises(InputError, match=words):
+        verify_pairs(VerifyOptions(**given))  # type: ignore[arg-type]
+    assert {path: path.read_bytes() for path in people[0].parent.iterdir()} == before
+
+
+def test_embeddings_beside_a_file_of_scores_are_refused(
+    people: tuple[Path, Path], tmp_path: Path
+) -> None:
+    scores = tmp_path / "s.csv"
+    scores.write_text("label,score\n1,0.9\n0,0.1\n")
+    with pytest.raises(InputError, match="needs no embeddings"):
+        verify_pairs(VerifyOptions(pairs=scores, embeddings=people[1]))
+
+
+def test_real_faces_give_the_area_that_scikit_learn_gives(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    """Raw pixels of LFW crops as vectors: a poor model, but a real list."""
+    from PIL import Image
+
+    from faceidx.embedding.store import Origin, write_embeddings
+    from faceidx.evaluation.lists import read_list
+
+    root = shared_data / "lfw-dev"
+    keys = sorted(str(path.relative_to(root)) for path in root.rglob("*.jpg"))
+    small = [
+        np.asarray(Image.open(root / key).convert("L").resize((16, 16)), np.float32).ravel()
+        for key in keys
+    ]
+    vectors = np.stack(small) - np.mean(small, axis=0)
+    lengths = np.linalg.norm(vectors, axis=1)
+    vectors /= lengths[:, None]
+    write_embeddings(
+        tmp_path / "dev.h5",
+        origin=Origin(model="pixels", fingerprint="0" * 64),
+        vectors=vectors,
+        norms=lengths,
+        paths=keys,
+        identities=[key.split("/")[0] for key in keys],
+    )
+    path = shared_data / "lfw-pairs-dev.txt"
+    result = verify_pairs(VerifyOptions(pairs=path, embeddings=tmp_path / "dev.h5")).as_json()
+    listed = read_list(path)
+    rows = [keys.index(f"{key}.jpg") for key in listed.keys]  # type: ignore[union-attr]
+    scores = [
+        vectors[rows[left]] @ vectors[rows[right]]
+        for left, right in zip(listed.left, listed.right, strict=True)  # type: ignore[union-attr]
+    ]
+    assert (result["pairs"], result["genuine"], result["missing"]) == (600, 300, 0)
+    assert result["format"] == "lfw"
+    assert result["auc"] == pytest.approx(roc_auc_score(listed.genuine, scores), abs=1e-5)
+    assert result["auc_ci_method"] == "bootstrap-identities"

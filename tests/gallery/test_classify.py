@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from faceidx.embedding.store import EmbeddingFile
+from faceidx.errors import InputError
+from faceidx.gallery.build import RemoveOptions, remove
+from faceidx.gallery.calibrate import CalibrateOptions, calibrate
+from faceidx.gallery.classify import Classified, ClassifyOptions, classify
+from faceidx.gallery.folder import load_gallery
+from faceidx.gallery.probes import probes_of_file
+from tests.gallery.conftest import WriteFaces, clustered
+
+
+def _classify(gallery_path: Path, probes: Path, **options: object) -> Classified:
+    with load_gallery(gallery_path) as gallery, EmbeddingFile(probes) as file:
+        return classify(gallery, probes_of_file(file), ClassifyOptions(**options))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def probes(write_faces: WriteFaces) -> tuple[Path, np.ndarray, list[str]]:
+    """Hard pictures of enrolled people, strangers, and pictures of nobody known."""
+    chance = np.random.default_rng(7)
+    enrolled = clustered(12, 5)[::2] + 0.3 * chance.normal(size=(30, 16))
+    vectors = np.concatenate([enrolled, clustered(5, 4, seed=20)]).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    names = [f"person{2 * n // 5:02}" for n in range(30)]
+    names += [f"stranger{n // 4}" for n in range(16)] + [""] * 4
+    return write_faces("probes.h5", vectors, names), vectors, names
+
+
+def test_figures_equal_a_naive_loop(
+    gallery_path: Path, probes: tuple[Path, np.ndarray, list[str]]
+) -> None:
+    file, vectors, names = probes
+    gallery = clustered(12, 5)
+    threshold = 0.6
+    wrong = {"rank1": 0, "rank5": 0, "fpir": 0, "fnir": 0}
+    mated = non_mated = matched = 0
+    for vector, name in zip(vectors, names, strict=True):
+        best = [max(float(vector @ gallery[5 * n + i]) for i in range(5)) for n in range(12)]
+        ranked = sorted(range(12), key=lambda n: -best[n])
+        people = [f"person{n:02}" for n in ranked]
+        accepted = best[ranked[0]] >= threshold
+        matched += accepted
+        if name.startswith("person"):
+            mated += 1
+            wrong["rank1"] += people[0] != name
+            wrong["rank5"] += name not in people[:5]
+            wrong["fnir"] += not (accepted and people[0] == name)
+        elif name:
+            non_mated += 1
+            wrong["fpir"] += accepted
+    # The top_k shown has no part in the figures.
+    summary = _classify(gallery_path, file, threshold=threshold, top_k=1).summary
+    assert (summary["probes"], summary["matched"], summary["unknown"]) == (
+        50,
+        matched,
+        50 - matched,
+    )
+    for name, errors in wrong.items():
+        trials = non_mated if name == "fpir" else mated
+        share = errors / trials
+        value = share if name in ("fpir", "fnir") else (trials - errors) / trials
+        assert summary[name] == {"value": value, "errors": errors, "trials": trials}
+    assert 0 < wrong["rank1"] < mated
+    assert 0 < wrong["fpir"] < non_mated
+
+
+def test_each_row_is_decided_by_its_own_score(
+    gallery_path: Path, probes: tuple[Path, np.ndarray, list[str]], tmp_path: Path
+) -> None:
+    out = tmp_path / "answers.csv"
+    summary = _classify(gallery_path, probes[0], threshold=0.55, top_k=3, out=out).summary
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["path", "rank", "identity", "score", "decision"]
+    assert len(rows) == 3 * 50
+    for row in rows:
+        assert row["decision"] == ("match" if float(row["score"]) >= 0.55 else "unknown")
+    first = [row for row in rows if row["rank"] == "1"]
+    assert sum(row["decision"] == "match" for row in first) == summary["matched"]
+    assert len({row["identity"] for row in rows[:3]}) == 3
+    with pytest.raises(InputError, match="--overwrite"):
+        _classify(gallery_path, probes[0], threshold=0.55, out=out)
+
+
+def test_a_score_equal_to_the_threshold_matches(
+    gallery_path: Path, probes: tuple[Path, np.ndarray, list[str]]
+) -> None:
+    answer = _classify(gallery_path, probes[0], threshold=0.5).first[0]
+    assert answer.score is not None
+    again = _classify(gallery_path, probes[0], threshold=answer.score).first[0]
+    above = _classify(gallery_path, probes[0], threshold=np.nextafter(answer.score, 2)).first[0]
+    assert (again.decision, above.decision) == ("match", "unknown")
+
+
+def test_the_calibrated_threshold_is_used_and_asked_for_where_there_is_none(
+    gallery_path: Path,
+    probes: tuple[Path, np.ndarray, list[str]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with pytest.raises(InputError, match=r"faceidx index calibrate .*gallery --fpir P"):
+        _classify(gallery_path, probes[0])
+    value = calibrate(CalibrateOptions(gallery=gallery_path, fpir=0.1))["value"]
+    assert _classify(gallery_path, probes[0]).summary["threshold"] == value
+    assert "changed since" not in caplog.text
+    remove(RemoveOptions(gallery=gallery_path, identities=["person11"]))
+    assert _classify(gallery_path, probes[0]).summary["threshold"] == value
+    assert "changed since" in caplog.text
+
+
+def test_probes_that_cannot_be_searched_are_unknown_counted_and_listed(
+    gallery_path: Path, write_faces: WriteFaces
+) -> None:
+    vectors = clustered(12, 5)[:3].copy()
+    vectors[1] = np.nan
+    file = write_faces("bad.h5", vectors, ["person00"] * 3)
+    summary, first = _classify(gallery_path, file, threshold=0.5, top_k=1)
+    assert (summary["matched"], summary["unknown"], summary["refused"]) == (2, 1, 1)
+    assert first[1] == ("person00/1.jpg", None, "", None, "unknown")
+    assert summary["rank1"] == {"value": 1.0, "errors": 0, "trials": 2}
+    assert summary["fpir"] == {"value": None, "errors": 0, "trials": 0}
+
+
+def test_probes_without_names_have_no_figures(gallery_path: Path, write_faces: WriteFaces) -> None:
+    file = write_faces("nameless.h5", clustered(1, 3), ["", "", ""])
+    assert "rank1" not in _classify(gallery_path, file, threshold=0.5).summary
+
+
+def test_probes_of_another_model_are_refused(gallery_path: Path, write_faces: WriteFaces) -> None:
+    file = write_faces("other.h5", clustered(1, 2), ["a", "a"], fingerprint="e" * 64)
+    with pytest.raises(InputError, match="different models"):
+        _classify(gallery_path, file, threshold=0.5)
+
+
+def test_names_that_a_spreadsheet_would_run_are_guarded(
+    gallery_path: Path, write_faces: WriteFaces, tmp_path: Path
+) -> None:
+    file = write_faces("evil.h5", clustered(1, 1), [""], paths=["=cmd|' /C calc'!A0"])
+    _classify(gallery_path, file, threshold=0.5, top_k=1, out=tmp_path / "o.csv")
+    assert "\n'=cmd" in (tmp_path / "o.csv").read_text()

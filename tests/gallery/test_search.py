@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from faceidx.errors import InputError
+from faceidx.gallery import search as search_module
+from faceidx.gallery.build import BuildOptions, RemoveOptions, build, remove
+from faceidx.gallery.folder import load_gallery
+from faceidx.gallery.search import nearest_identities, search
+from tests.gallery.conftest import DIM, WriteFaces, clustered, unit
+
+
+@pytest.mark.parametrize("queries", [1, 25, 200])
+def test_search_equals_brute_force(gallery_path: Path, queries: int) -> None:
+    probes = unit(np.random.default_rng(4).normal(size=(queries, DIM)))
+    with load_gallery(gallery_path) as gallery:
+        scores, rows = search(gallery, probes, 7)
+    every = probes.astype(np.float64) @ clustered(12, 5).astype(np.float64).T
+    expected = np.argsort(-every, axis=1, kind="stable")[:, :7]
+    np.testing.assert_array_equal(rows, expected)
+    np.testing.assert_allclose(scores, np.take_along_axis(every, expected, 1), atol=1e-6)
+    assert (scores.dtype, rows.dtype) == (np.float32, np.int64)
+
+
+def test_results_do_not_depend_on_the_block(
+    gallery_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probes = clustered(9, 7, seed=2)
+    with load_gallery(gallery_path) as gallery:
+        whole = search(gallery, probes, 5)
+        monkeypatch.setattr(search_module, "_BLOCK_QUERIES", 10)
+        parts = search(gallery, probes, 5)
+    np.testing.assert_array_equal(whole[1], parts[1])
+    np.testing.assert_allclose(whole[0], parts[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 3, 9])
+def test_among_equal_scores_the_lower_row_comes_first(
+    tmp_path: Path, write_faces: WriteFaces, k: int
+) -> None:
+    vectors = np.repeat(np.eye(3, DIM, dtype=np.float32), 4, axis=0)[[0, 4, 8] * 4]
+    file = write_faces("same.h5", vectors, [f"p{n}" for n in range(12)])
+    build(BuildOptions(files=[file], out=tmp_path / "g"))
+    with load_gallery(tmp_path / "g") as gallery:
+        _, rows = search(gallery, np.eye(1, DIM, dtype=np.float32), k)
+    expected = [0, 3, 6, 9, 1, 2, 4, 5, 7, 8, 10, 11]
+    assert rows[0].tolist() == expected[:k]
+
+
+def test_more_neighbours_than_pictures_are_cut_with_a_warning(
+    gallery_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with load_gallery(gallery_path) as gallery:
+        scores, rows = search(gallery, clustered(1, 2), 1000)
+    assert scores.shape == rows.shape == (2, 60)
+    assert sorted(rows[0].tolist()) == list(range(60))
+    assert "the gallery holds 60" in caplog.text
+
+
+def test_bad_queries_are_refused(gallery_path: Path) -> None:
+    with load_gallery(gallery_path) as gallery:
+        with pytest.raises(InputError, match="NaN"):
+            search(gallery, np.full((1, DIM), np.nan, dtype=np.float32), 1)
+        with pytest.raises(InputError, match="7 numbers"):
+            search(gallery, np.ones((1, 7), dtype=np.float32), 1)
+    remove(RemoveOptions(gallery=gallery_path, identities=[f"person{n:02}" for n in range(12)]))
+    with load_gallery(gallery_path) as gallery, pytest.raises(InputError, match="is empty"):
+        search(gallery, clustered(1, 1), 1)
+
+
+def _nearest_by_loop(
+    probe: np.ndarray, vectors: np.ndarray, names: list[str], wanted: int
+) -> list[tuple[str, int]]:
+    best: dict[str, tuple[float, int]] = {}
+    for row, (vector, name) in enumerate(zip(vectors, names, strict=True)):
+        score = float(probe.astype(np.float64) @ vector.astype(np.float64))
+        if name and (name not in best or score > best[name][0]):
+            best[name] = (score, row)
+    ranked = sorted((-score, row, name) for name, (score, row) in best.items())
+    return [(name, row) for _, row, name in ranked[:wanted]]
+
+
+@pytest.mark.parametrize("widest", [1024, 4])
+@pytest.mark.parametrize("wanted", [1, 5, 100])
+def test_nearest_people_equal_a_naive_loop(
+    tmp_path: Path,
+    write_faces: WriteFaces,
+    monkeypatch: pytest.MonkeyPatch,
+    widest: int,
+    wanted: int,
+) -> None:
+    """One person has most pictures, so that few neighbours do not show enough people."""
+    monkeypatch.setattr(search_module, "_MAX_NEIGHBOURS", widest)
+    vectors = np.concatenate([clustered(1, 80, spread=0.1), clustered(9, 3, seed=1)])
+    names = ["crowd"] * 80 + [f"p{n // 3}" if n % 7 else "" for n in range(27)]
+    file = write_faces("faces.h5", vectors, names)
+    build(BuildOptions(files=[file], out=tmp_path / "g"))
+    probes = np.concatenate([clustered(1, 3, spread=0.1), clustered(9, 2, seed=1)])
+    with load_gallery(tmp_path / "g") as gallery:
+        found = nearest_identities(gallery, probes, wanted)
+    for probe, candidates in zip(probes, found, strict=True):
+        expected = _nearest_by_loop(probe, vectors, names, wanted)
+        assert [(c.identity, c.row) for c in candidates] == expected
+        for candidate in candidates:
+            assert candidate.score == pytest.approx(float(probe @ vectors[candidate.row]), abs=1e-6)
+
+
+def test_a_gallery_without_names_finds_nobody(tmp_path: Path, write_faces: WriteFaces) -> None:
+    file = write_faces("faces.h5", clustered(1, 3), ["", "", ""])
+    build(BuildOptions(files=[file], out=tmp_path / "g"))
+    with load_gallery(tmp_path / "g") as gallery, pytest.raises(InputError, match="nobody to find"):
+        nearest_identities(gallery, clustered(1, 1), 1)
+
+
+def test_a_gpu_that_is_not_there_is_refused_and_auto_does_without(gallery_path: Path) -> None:
+    import faiss
+
+    if faiss.get_num_gpus():
+        pytest.skip("this machine has a GPU")
+    probes = clustered(2, 2)
+    with load_gallery(gallery_path, device="auto") as gallery:
+        assert search(gallery, probes, 1)[0].shape == (4, 1)
+    with (
+        load_gallery(gallery_path, device="cuda:0") as gallery,
+        pytest.raises(InputError, match="--device cpu"),
+    ):
+        search(gallery, probes, 1)
+
+
+def test_search_on_a_gpu_finds_what_the_cpu_finds(gallery_path: Path) -> None:
+    import faiss
+
+    if not faiss.get_num_gpus():
+        pytest.skip("FAISS finds no GPU here")
+    probes = clustered(30, 10, seed=9)
+    with load_gallery(gallery_path) as cpu, load_gallery(gallery_path, device="cuda") as gpu:
+        here, there = search(cpu, probes, 9), search(gpu, probes, 9)
+    np.testing.assert_allclose(here[0], there[0], atol=1e-5)
+    assert (here[1] == there[1]).mean() > 0.99
