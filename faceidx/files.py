@@ -18,6 +18,8 @@ from faceidx.errors import InputError, JobError
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 _TEMPORARY = ".faceidx-tmp-"
+_TOKEN = 12
+_TAIL = 80
 
 
 def refuse_existing(path: Path, *, overwrite: bool, way_out: str = "--overwrite") -> None:
@@ -46,9 +48,11 @@ def whole_file(path: Path) -> Iterator[Path]:
         JobError: the disk is full or failed while writing.
     """
     require_parent(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the path of a file")
     temporary = _beside(path)
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE))
     try:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE))
         yield temporary
         sync(temporary)
         temporary.chmod(FILE_MODE)
@@ -65,16 +69,21 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it takes the place of `path` in one step.
 
     An existing folder is exchanged for the new one (on Linux atomically: a reader sees the old one
-    or the new one, never a mixture) and then removed.
+    or the new one, never a mixture) and then removed. A link to a folder stays, and what it leads
+    to is exchanged.
 
     Raises:
         InputError: the parent folder is missing or read-only.
         JobError: the disk is full or failed while writing.
     """
+    if path.is_symlink():
+        path = path.resolve()
     require_parent(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; give the path of a folder")
     temporary = _beside(path)
-    temporary.mkdir(FOLDER_MODE)
     try:
+        temporary.mkdir(FOLDER_MODE)
         yield temporary
         for file in sorted(temporary.rglob("*")):
             file.chmod(FOLDER_MODE if file.is_dir() else FILE_MODE)
@@ -89,19 +98,26 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Delete the temporary folders that killed writers of the folder `path` left beside it.
+    """Delete the temporary files and folders that killed writers of `path` left beside it.
 
     To be called under `writer_lock(path)`, where no other writer can be at work on one of them.
     """
     for entry in path.absolute().parent.iterdir():
-        start, name = entry.name[: len(_TEMPORARY)], entry.name[len(_TEMPORARY) :]
-        digits, _, of = name.partition("-")
-        if start == _TEMPORARY and len(digits) == 12 and of == path.name:
-            shutil.rmtree(entry, ignore_errors=True)
+        token = entry.name.removeprefix(_TEMPORARY)[:_TOKEN]
+        if entry.name == f"{_TEMPORARY}{token}-{_tail(path)}":
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f"{_TEMPORARY}{secrets.token_hex(6)}-{path.name[-80:]}")
+    return path.with_name(f"{_TEMPORARY}{secrets.token_hex(_TOKEN // 2)}-{_tail(path)}")
+
+
+def _tail(path: Path) -> str:
+    """The end of a file's name, so short that there is room for more before it (255 bytes)."""
+    return os.fsdecode(os.fsencode(path.name)[-_TAIL:])
 
 
 def _take_the_place(new: Path, target: Path) -> None:
@@ -146,7 +162,7 @@ def writer_lock(target: Path) -> Iterator[None]:
         InputError: another process is writing `target` now.
     """
     require_parent(target)
-    lock = target.with_name(f".{target.name[-80:]}.lock")
+    lock = target.with_name(f".{_tail(target)}.lock")
     descriptor = _locked(lock)
     if descriptor is None:
         raise InputError(f"{target} is being written by another process; wait until it ends")

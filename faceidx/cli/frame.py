@@ -33,6 +33,9 @@ def run_and_exit(command: click.Command) -> NoReturn:
         sys.stdout.flush()
     except click.exceptions.Exit as wanted:
         code = wanted.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        code = EXIT_USAGE
     except click.UsageError as error:
         where = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
         code = _fail(f"{error.format_message()}{where}", EXIT_USAGE)
@@ -49,6 +52,9 @@ def run_and_exit(command: click.Command) -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_FAILED
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        code = _fail(f"{where}{error.strerror or error}", EXIT_FAILED)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -79,9 +85,10 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
         _set_up_logging(verbose)
         result, summary, *code = function(*args, **kwargs)
         if as_json:
-            click.echo(json.dumps(_finite(result), ensure_ascii=False))
+            # Kept to ASCII: any terminal and any encoding takes it, whatever the names hold.
+            click.echo(json.dumps(_finite(result), allow_nan=False))
         elif summary:
-            click.echo(summary)
+            click.echo(_lines_for_terminal(summary))
         if code and code[0]:
             raise click.exceptions.Exit(code[0])
 
@@ -147,13 +154,22 @@ def _finite(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def _lines_for_terminal(text: str) -> str:
+    return "\n".join(for_terminal(line) for line in text.split("\n"))
+
+
+class _Formatter(logging.Formatter):
+    """Log records may name pictures and people, and names are hostile."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _lines_for_terminal(super().format(record))
+
+
 def _set_up_logging(verbose: bool) -> None:
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.WARNING,
-        format="%(levelname)s: %(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
+    level = logging.DEBUG if verbose else logging.WARNING
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     for noisy in ("matplotlib", "PIL", "h5py", "numba", "fsspec"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import click
 
 from faceidx.cli.frame import FILE, common_options, progress_bar, seed_option
+from faceidx.cli.model_options import model_options
+from faceidx.cli.pipeline_options import pipeline_options
 
 
 def _folds(ctx: click.Context, param: click.Parameter, value: str) -> Literal["auto"] | int:
@@ -25,12 +27,16 @@ def _folds(ctx: click.Context, param: click.Parameter, value: str) -> Literal["a
 Examples:
   faceidx verify-pairs pairs.txt --embeddings photos.h5
   faceidx verify-pairs pairs.csv --embeddings photos.h5 --missing reject --json
+  faceidx verify-pairs pairs.txt --images photos/ --model run/model.safetensors
   faceidx verify-pairs pairs.txt --embeddings photos.h5 --report verdict --pictures photos
   faceidx verify-pairs pairs.txt --embeddings photos.h5 --save-threshold t.json --at-fmr 1e-3
   faceidx verify-pairs scores.csv --fmr 1e-2,1e-4""",
 )
 @click.argument("pairs", type=FILE)
 @click.option("--embeddings", type=FILE, help="Embeddings file of the listed pictures.")
+@click.option("--images", type=FILE, metavar="ROOT", help="Embed the listed pictures of a folder.")
+@model_options(required=False)
+@pipeline_options
 @click.option(
     "--format",
     "list_format",
@@ -92,10 +98,11 @@ def verify_pairs(
         )
     result = verified.as_json()
     result |= {name: options[name] for name in ("scores", "report", "save_threshold")}
-    return result, _summary(result)
+    return result, summary(result)
 
 
-def _summary(result: Mapping[str, Any]) -> str:
+def summary(result: Mapping[str, Any]) -> str:
+    """The figures as a table for people."""
     from faceidx.escape import for_terminal
 
     low, high = result["auc_ci"]
@@ -119,7 +126,7 @@ def _summary(result: Mapping[str, Any]) -> str:
     rows += [
         (name.replace("_", " "), str(result[name]))
         for name in ("scores", "report", "save_threshold")
-        if result[name] is not None
+        if result.get(name) is not None
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {value}" for name, value in rows]

@@ -29,6 +29,7 @@ from faceidx.embedding.store import (
 )
 from faceidx.errors import InputError
 from faceidx.files import FOLDER_MODE, whole_file
+from faceidx.hdf5 import NewHdf5
 from faceidx.images.sources import Picture
 
 # Pictures a shard: what an interruption can cost, against the price of a file.
@@ -120,12 +121,13 @@ def write_shard(path: Path, embedded: Embedded, origin: Origin, dtype: str) -> N
 def merge_shards(out: Path, shards: Sequence[Path], origin: Origin, dim: int, dtype: str) -> None:
     """Write the one promised file from the shards, a shard at a time."""
     left = Left()
-    with whole_file(out) as temporary, h5py.File(temporary, "w") as file:
+    with whole_file(out) as temporary, NewHdf5(temporary) as file:
         create_datasets(file, dim=dim, dtype=dtype, rows=0)
         for path in shards:
             with EmbeddingFile(path) as shard:
                 _append(file, shard)
                 part = shard.left()
+            file.check()
             left.failed += part.failed
             left.no_face += part.no_face
         write_left(file, left)

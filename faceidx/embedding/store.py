@@ -17,6 +17,7 @@ import numpy as np
 
 from faceidx.errors import InputError
 from faceidx.files import whole_file
+from faceidx.hdf5 import NewHdf5
 
 FORMAT = "faceidx-embeddings"
 VERSION = 1
@@ -135,7 +136,7 @@ def write_embeddings(
         dtype: how vectors are stored, `float32` or `float16`.
         attributes: more attributes for the file.
     """
-    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
+    with whole_file(path) as temporary, NewHdf5(temporary) as file:
         create_datasets(file, dim=vectors.shape[1], dtype=dtype, rows=len(paths))
         if len(paths):
             file["embeddings"][:] = vectors

@@ -294,6 +294,8 @@ def command_line(options: VerifyOptions) -> str:
     parts = ["faceidx", "verify-pairs", str(options.pairs)]
     if options.embeddings is not None:
         parts += ["--embeddings", str(options.embeddings)]
+    if options.images is not None and options.model is not None:
+        parts += ["--images", str(options.images), "--model", str(options.model.path)]
     parts += ["--format", options.format, "--fmr", ",".join(f"{rate:g}" for rate in options.fmr)]
     parts += ["--folds", str(options.folds), "--missing", options.missing]
     parts += ["--seed", str(options.seed)]

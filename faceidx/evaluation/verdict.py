@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from faceidx.embedding.pipeline import PipelineOptions
 from faceidx.embedding.store import Origin
 from faceidx.escape import write_csv
 from faceidx.evaluation.figures import Figures
@@ -15,6 +16,7 @@ from faceidx.evaluation.folds import Folds
 from faceidx.evaluation.lists.pairs import PairList, ScoreList
 from faceidx.evaluation.roc import Roc
 from faceidx.evaluation.scoring import MissingPair
+from faceidx.models.open import ModelOptions
 
 DEFAULT_TARGETS = (1e-1, 1e-2, 1e-3)
 MissingPolicy = Literal["exclude", "reject"]
@@ -28,6 +30,10 @@ class VerifyOptions:
     """A list of pairs, a folder (CFP, IJB) or a file of scores."""
     embeddings: Path | None = None
     """Not needed for a file of scores."""
+    images: Path | None = None
+    """In place of `embeddings`: the folder of the listed pictures, to be embedded by `model`."""
+    model: ModelOptions | None = None
+    pipeline: PipelineOptions = field(default_factory=PipelineOptions)
     format: str = "auto"
     fmr: tuple[float, ...] = DEFAULT_TARGETS
     """False match rates at which TAR is reported."""

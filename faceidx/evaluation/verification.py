@@ -14,6 +14,7 @@ from faceidx.embedding.store import EmbeddingFile
 from faceidx.errors import InputError
 from faceidx.evaluation.figures import ENOUGH_ERRORS, Figures, figures_of, weak_figures
 from faceidx.evaluation.intervals import Units, bootstrap_fits, units_of
+from faceidx.evaluation.listed_pictures import embed_listed
 from faceidx.evaluation.lists import read_list
 from faceidx.evaluation.lists.pairs import PairList, ScoreList
 from faceidx.evaluation.roc import Roc, d_prime, tar_at_far
@@ -56,6 +57,8 @@ def verify_pairs(
     with ExitStack() as stack:
         if known is None and options.embeddings is not None:
             known = known_embeddings(stack.enter_context(EmbeddingFile(options.embeddings)))
+        elif known is None and options.images is not None and options.model is not None:
+            known = embed_listed(listed, options.images, options.model, options.pipeline, progress)
         verification = judge(listed, known, options, progress)
     _write(verification, options)
     return verification
@@ -79,7 +82,10 @@ def judge(
         scores, found, units = listed.scores, np.ones(len(listed.scores), bool), _named(listed)
     else:
         if known is None:
-            raise InputError(f"{listed.path} is a list of pairs; give --embeddings FILE.h5")
+            raise InputError(
+                f"{listed.path} is a list of pairs; give --embeddings FILE.h5, "
+                "or --images ROOT --model MODEL"
+            )
         scored = score_pairs(listed, known, progress)
         missing, missing_pictures = scored.missing, scored.missing_pictures
         pictures = scored.pictures
@@ -129,6 +135,10 @@ def _check(options: VerifyOptions) -> None:
     """Refuse wrong options before any work is done."""
     for target in options.fmr:
         _rate(target, str(target), "--fmr")
+    if (options.images is None) != (options.model is None):
+        raise InputError("--images ROOT and --model MODEL go together")
+    if options.images is not None and options.embeddings is not None:
+        raise InputError("give --embeddings, or --images and --model, not both")
     if options.at_fmr is not None:
         _rate(options.at_fmr, str(options.at_fmr), "--at-fmr")
         if options.save_threshold is None:

@@ -35,7 +35,7 @@ def write_model(path: Path, content: ModelFile) -> None:
     Raises:
         InputError, JobError: as `files.whole_file`.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {
         **{_BACKBONE + name: t for name, t in content.backbone.items()},
@@ -43,7 +43,8 @@ def write_model(path: Path, content: ModelFile) -> None:
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with whole_file(path) as temporary:
-        save_file(tensors, temporary, metadata={RECORD_KEY: content.record.to_json()})
+        # Not `save_file`, whose errors on a full disk are no OSError.
+        temporary.write_bytes(save(tensors, metadata={RECORD_KEY: content.record.to_json()}))
 
 
 def read_record(path: Path) -> ModelRecord:

@@ -122,9 +122,8 @@ def fit(fabric: Fabric, job: Job, progress: ProgressCallback) -> State:
     """The whole training in one process of possibly several."""
     options, recipe, data, run = job.options, job.recipe, job.data, job.options.out
     torch.manual_seed(options.seed)
-    plain = build_network(recipe, job.start, job.preprocessing).to(
-        memory_format=torch.channels_last
-    )
+    plain = build_network(recipe, job.start, job.preprocessing, len(data.class_names))
+    plain = plain.to(memory_format=torch.channels_last)
     sgd = build_optimizer(plain, recipe, job.start.stage)
     network, optimizer = fabric.setup(plain, sgd)
     state = job.state or State()

@@ -1,0 +1,98 @@
+"""`faceidx classify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from faceidx.cli.frame import FILE, common_options, progress_bar
+from faceidx.cli.model_options import model_options
+from faceidx.cli.pipeline_options import pipeline_options
+
+if TYPE_CHECKING:
+    from faceidx.embedding.pipeline import PipelineOptions
+    from faceidx.models.open import ModelOptions
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  faceidx classify probes.h5 --index gallery --out who.csv
+  faceidx classify photos/ --index gallery --model run/model.safetensors --threshold 0.4
+  faceidx classify photos/ --model run/model.safetensors
+
+A threshold for a gallery: faceidx index calibrate gallery --fpir 0.01"""
+)
+@click.argument("probes", type=FILE)
+@click.option("--index", "gallery", type=FILE, metavar="GALLERY", help="Look people up in this.")
+@model_options(required=False)
+@pipeline_options
+@click.option(
+    "--top-k", type=click.IntRange(1), default=5, show_default=True, help="People a probe."
+)
+@click.option(
+    "--threshold",
+    type=float,
+    help="Smallest score of a match.  [default: the gallery's calibrated one]",
+)
+@click.option("--root", type=FILE, help="For a list: the folder that its paths are relative to.")
+@click.option("--out", type=FILE, metavar="FILE.csv", help="Write every answer to this file.")
+@click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
+@common_options
+def classify(
+    probes: Path,
+    gallery: Path | None,
+    model: ModelOptions | None,
+    pipeline: PipelineOptions,
+    **options: Any,
+) -> tuple[dict[str, Any], str]:
+    """Say who is in each picture of PROBES, or `unknown`.
+
+    PROBES are pictures or an embeddings file. With --index each is looked up among the people of a
+    gallery; without, the classifier of --model chooses among those it was trained on.
+    """
+    if gallery is None and model is None:
+        raise click.UsageError("give --index GALLERY, or the --model whose classifier is to answer")
+    with progress_bar() as progress:
+        if gallery is None:
+            from faceidx.evaluation.classifier import NWayOptions, classify_n_way
+
+            assert model is not None
+            result, first = classify_n_way(
+                NWayOptions(probes=probes, model=model, pipeline=pipeline, **options), progress
+            )
+        else:
+            from faceidx.gallery.lookup import LookupOptions, look_up
+
+            result, first = look_up(
+                LookupOptions(
+                    probes=probes, gallery=gallery, model=model, pipeline=pipeline, **options
+                ),
+                progress,
+            )
+    return result, _summary(result, [] if result["out"] else first)
+
+
+def _summary(result: dict[str, Any], rows: list[Any]) -> str:
+    from faceidx.escape import for_terminal
+
+    lines = [
+        f"{for_terminal(row.path)}  {row.rank}  {for_terminal(row.identity)}  {row.score:.4f}  "
+        f"{row.decision}"
+        for row in rows
+        if row.rank is not None
+    ]
+    lines.append(
+        f"{result['probes']} probes: {result['matched']} matched, {result['unknown']} unknown"
+    )
+    if result["threshold"] is not None:
+        lines[-1] += f" at threshold {result['threshold']:.4f}"
+    for name in ("rank1", "rank5", "fpir", "fnir"):
+        figure = result.get(name)
+        if figure and figure["value"] is not None:
+            lines.append(f"{name} {figure['value']:.2%} (of {figure['trials']})")
+    if result["out"]:
+        lines.append(f"all answers: {result['out']}")
+    return "\n".join(lines)

@@ -1,0 +1,60 @@
+"""`faceidx eval`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from faceidx.cli.frame import FILE, common_options, progress_bar
+from faceidx.cli.model_options import model_options
+from faceidx.cli.pipeline_options import pipeline_options
+
+if TYPE_CHECKING:
+    from faceidx.embedding.pipeline import PipelineOptions
+    from faceidx.models.open import ModelOptions
+
+
+@click.command(
+    "eval",
+    epilog="""\b
+Examples:
+  faceidx eval --model run/model.safetensors --data people/
+  faceidx eval --model run/model.safetensors --pairs pairs.txt --images photos/""",
+)
+@model_options(required=True)
+@pipeline_options
+@click.option("--data", type=FILE, metavar="DIR", help="Labelled pictures, for the classifier.")
+@click.option("--pairs", type=FILE, help="List of pairs, for the embedding.")
+@click.option("--images", type=FILE, metavar="ROOT", help="Where the list's pictures lie.")
+@common_options
+def evaluate(
+    model: ModelOptions, pipeline: PipelineOptions, **options: Any
+) -> tuple[dict[str, Any], str]:
+    """Judge a model: accuracy of its classifier, verification by its embedding."""
+    from faceidx.cli.verify_pairs import summary as verification_summary
+    from faceidx.evaluation.model_report import EvalOptions
+    from faceidx.evaluation.model_report import evaluate as run
+
+    with progress_bar() as progress:
+        result = run(EvalOptions(model=model, pipeline=pipeline, **options), progress)
+    parts = []
+    if result["classifier"]:
+        parts.append(_classifier_summary(result["classifier"]))
+    if result["verification"]:
+        parts.append(verification_summary(result["verification"]))
+    return result, "\n".join(parts)
+
+
+def _classifier_summary(found: dict[str, Any]) -> str:
+    lines = []
+    for rank in (1, 5):
+        figure = found[f"rank{rank}"]
+        if figure["value"] is not None:
+            right = figure["trials"] - figure["errors"]
+            lines.append(f"rank-{rank} {figure['value']:.2%}  ({right} of {figure['trials']})")
+    lines.append(
+        f"{found['images']} pictures, {found['failed']} failed, "
+        f"{found['unknown_identities']} of people it was not trained on"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,211 @@
+"""The trained classifier's own N-way answer: which of the people it was trained on is this?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from faceidx.embedding.pipeline import PipelineOptions, embed_pictures
+from faceidx.embedding.store import EmbeddingFile, require_same_fingerprint
+from faceidx.errors import InputError
+from faceidx.escape import write_csv
+from faceidx.files import refuse_existing, require_parent, whole_file
+from faceidx.images.sources import open_source
+from faceidx.models.face_model import FaceModel
+from faceidx.models.open import ModelOptions, open_model
+from faceidx.progress import ProgressCallback, silent
+
+HEADER = ("path", "rank", "identity", "score", "decision")
+EMBEDDINGS_SUFFIX = ".h5"
+_BLOCK = 4096
+_SHOWN = 20
+
+
+@dataclass(kw_only=True)
+class NWayOptions:
+    """Options of `classify` without a gallery."""
+
+    probes: Path
+    """Pictures, or an embeddings file of the same model."""
+    model: ModelOptions
+    pipeline: PipelineOptions = field(default_factory=PipelineOptions)
+    top_k: int = 5
+    threshold: float | None = None
+    """Smallest probability of a match; None takes the most probable person without question."""
+    root: Path | None = None
+    out: Path | None = None
+    overwrite: bool = False
+
+
+class Row(NamedTuple):
+    """One row of the CSV file."""
+
+    path: str
+    rank: int | None
+    """None for a picture that could not be read."""
+    identity: str
+    score: float | None
+    """Probability."""
+    decision: str
+
+
+@dataclass(kw_only=True)
+class Labelled:
+    """Embeddings as the classifier takes them."""
+
+    keys: list[str]
+    identities: list[str]
+    raw: np.ndarray
+    """(N, D) float32, not normalised."""
+    failed: list[tuple[str, str]]
+    """Key and reason."""
+
+
+def classify_n_way(
+    options: NWayOptions, progress: ProgressCallback = silent
+) -> tuple[dict[str, Any], list[Row]]:
+    """Ask the classifier about each probe; write CSV where asked for.
+
+    Returns:
+        `probes, matched, unknown, failed, threshold, out`, with labelled probes also `rank1` and
+        `rank5`, each `{value, errors, trials}` over the people it knows; and the first rows.
+
+    Raises:
+        InputError: the model holds no classifier, the output exists, or nothing to classify.
+    """
+    if options.out:
+        require_parent(options.out)
+        refuse_existing(options.out, overwrite=options.overwrite)
+    model = open_model(options.model)
+    names = class_names(model)
+    probes = _read(options, model, progress)
+    order, scores = top_classes(model, probes.raw, max(options.top_k, 5))
+    rows = list(_rows(probes, names, order, scores, options))
+    if options.out:
+        with whole_file(options.out) as temp, temp.open("w", encoding="utf-8", newline="") as file:
+            write_csv(file, HEADER, rows)
+    matched = sum(row.rank == 1 and row.decision == "match" for row in rows)
+    total = len(probes.keys) + len(probes.failed)
+    summary: dict[str, Any] = {
+        "probes": total,
+        "matched": matched,
+        "unknown": total - matched,
+        "failed": len(probes.failed),
+        "threshold": options.threshold,
+        "out": options.out,
+    }
+    if any(probes.identities):
+        summary |= rank_figures(order, probes.identities, names)
+    return summary, rows[:_SHOWN]
+
+
+def class_names(model: FaceModel) -> list[str]:
+    """Identities of a model's classifier.
+
+    Raises:
+        InputError: it holds none.
+    """
+    if not model.class_names:
+        raise InputError(
+            f"{model.name} holds no classifier, only a backbone; look people up in a gallery with "
+            "--index"
+        )
+    return model.class_names
+
+
+def top_classes(model: FaceModel, raw: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The most probable classes of each embedding.
+
+    Args:
+        raw: (N, D) not normalised.
+
+    Returns:
+        (N, k) class numbers, most probable first (fewer columns where there are fewer classes),
+        and their (N, k) probabilities.
+    """
+    k = min(k, len(class_names(model)))
+    orders, tops = [np.empty((0, k), np.int64)], [np.empty((0, k), np.float32)]
+    for first in range(0, len(raw), _BLOCK):
+        probabilities = model.classify(raw[first : first + _BLOCK])
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+        orders.append(order)
+        tops.append(np.take_along_axis(probabilities, order, axis=1))
+    return np.concatenate(orders), np.concatenate(tops)
+
+
+def rank_figures(
+    order: np.ndarray, identities: Sequence[str], names: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Share of probes whose own person is first, and among the first five.
+
+    Args:
+        order: (N, k) class numbers, most probable first; k is 5 or the number of classes.
+        identities: (N) of the probes. Those whom the classifier does not know do not count.
+        names: (classes) of the classifier.
+
+    Returns:
+        `rank1` and `rank5`, each `{value, errors, trials}`; value None without trials.
+    """
+    number = {name: i for i, name in enumerate(names)}
+    truth = np.array([number.get(identity, -1) for identity in identities], dtype=np.int64)
+    known = truth >= 0
+    figures = {}
+    for rank in (1, 5):
+        hits = int((order[known, :rank] == truth[known, None]).any(1).sum())
+        trials = int(known.sum())
+        figures[f"rank{rank}"] = {
+            "value": hits / trials if trials else None,
+            "errors": trials - hits,
+            "trials": trials,
+        }
+    return figures
+
+
+def _read(options: NWayOptions, model: FaceModel, progress: ProgressCallback) -> Labelled:
+    if options.probes.suffix.lower() == EMBEDDINGS_SUFFIX:
+        return _read_file(options.probes, model)
+    source = open_source(options.probes, root=options.root)
+    # The classifier was trained on single embeddings, not on sums with the mirror image's.
+    pipeline = replace(options.pipeline, flip=False)
+    embedded = embed_pictures(source.pictures, model, pipeline, progress)
+    return Labelled(
+        keys=embedded.paths,
+        identities=embedded.identities,
+        raw=embedded.vectors * embedded.norms[:, None],
+        failed=embedded.left.failed,
+    )
+
+
+def _read_file(path: Path, model: FaceModel) -> Labelled:
+    with EmbeddingFile(path) as file:
+        require_same_fingerprint(
+            model.fingerprint(), model.name, file.origin.fingerprint, str(path)
+        )
+        return Labelled(
+            keys=file.paths(),
+            identities=file.identities(),
+            raw=file.vectors() * file.norms()[:, None],
+            failed=file.left().failed,
+        )
+
+
+def _rows(
+    probes: Labelled,
+    names: Sequence[str],
+    order: np.ndarray,
+    scores: np.ndarray,
+    options: NWayOptions,
+) -> Iterator[Row]:
+    for key, classes, row_scores in zip(probes.keys, order, scores, strict=True):
+        for rank, (number, score) in enumerate(zip(classes, row_scores, strict=True), 1):
+            if rank > options.top_k:
+                break
+            match = rank == 1 if options.threshold is None else score >= options.threshold
+            decision = "match" if match else "unknown"
+            yield Row(key, rank, names[int(number)], float(score), decision)
+    for key, _ in probes.failed:
+        yield Row(key, None, "", None, "unknown")

@@ -1,0 +1,83 @@
+"""The command `eval`: how good a model is, as a classifier and as an embedding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from faceidx.embedding.pipeline import PipelineOptions, embed_pictures
+from faceidx.errors import InputError
+from faceidx.evaluation.classifier import class_names, rank_figures, top_classes
+from faceidx.evaluation.verdict import VerifyOptions
+from faceidx.evaluation.verification import verify_pairs
+from faceidx.images.sources import open_source
+from faceidx.models.open import ModelOptions, open_model
+from faceidx.progress import ProgressCallback, silent
+
+
+@dataclass(kw_only=True)
+class EvalOptions:
+    """Options of `faceidx eval`."""
+
+    model: ModelOptions
+    pipeline: PipelineOptions = field(default_factory=PipelineOptions)
+    data: Path | None = None
+    """Labelled pictures for the classifier."""
+    pairs: Path | None = None
+    images: Path | None = None
+    """Folder of the pictures that `pairs` names."""
+
+
+def evaluate(options: EvalOptions, progress: ProgressCallback = silent) -> dict[str, Any]:
+    """Judge a model.
+
+    Returns:
+        `model`, `classifier` (with `data`: `images, failed, unknown_identities, rank1, rank5`)
+        and `verification` (with `pairs`: the fields of `verify-pairs`); None for what was not
+        asked for.
+
+    Raises:
+        InputError: nothing is asked for, or the model has no classifier to judge.
+    """
+    if options.data is None and options.pairs is None:
+        raise InputError("nothing to judge by; give --data DIR, or --pairs FILE --images ROOT")
+    if (options.pairs is None) != (options.images is None):
+        raise InputError("--pairs FILE and --images ROOT go together")
+    result: dict[str, Any] = {
+        "model": str(options.model.path),
+        "classifier": None,
+        "verification": None,
+    }
+    if options.data is not None:
+        result["classifier"] = _classifier(options, options.data, progress)
+    if options.pairs is not None:
+        verified = verify_pairs(
+            VerifyOptions(
+                pairs=options.pairs,
+                images=options.images,
+                model=options.model,
+                pipeline=options.pipeline,
+            ),
+            progress,
+        )
+        result["verification"] = verified.as_json()
+    return result
+
+
+def _classifier(options: EvalOptions, data: Path, progress: ProgressCallback) -> dict[str, Any]:
+    model = open_model(options.model)
+    names = class_names(model)
+    source = open_source(data)
+    # The classifier was trained on single embeddings, not on sums with the mirror image's.
+    pipeline = replace(options.pipeline, flip=False)
+    embedded = embed_pictures(source.pictures, model, pipeline, progress)
+    order, _ = top_classes(model, embedded.vectors * embedded.norms[:, None], 5)
+    figures = rank_figures(order, embedded.identities, names)
+    known = set(names)
+    return {
+        "images": len(source.pictures),
+        "failed": len(embedded.left.failed),
+        "unknown_identities": sum(i not in known for i in embedded.identities),
+        **figures,
+    }
