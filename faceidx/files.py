@@ -117,7 +117,7 @@ def _beside(path: Path) -> Path:
 
 def _tail(path: Path) -> str:
     """The end of a file's name, so short that there is room for more before it (255 bytes)."""
-    return os.fsdecode(os.fsencode(path.name)[-_TAIL:])
+    return os.fsencode(path.name)[-_TAIL:].decode("utf-8", "ignore")
 
 
 def _take_the_place(new: Path, target: Path) -> None:

@@ -130,14 +130,16 @@ def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None)
         table = tomllib.loads(value.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{value}: no readable TOML file ({error})") from None
-    options = [p for p in ctx.command.params if isinstance(p, click.Option)]
-    by_flag = {flag.lstrip("-"): option.name for option in options for flag in option.opts}
+    options = [p for p in ctx.command.params if isinstance(p, click.Option) and p is not param]
+    by_flag = {flag.lstrip("-"): option for option in options for flag in option.opts}
     values: dict[str, Any] = {}
     for flag, given in table.items():
-        name = by_flag.get(flag.replace("_", "-"))
-        if name is None:
+        option = by_flag.get(flag.replace("_", "-"))
+        if option is None or option.name is None:
             raise InputError(f"{value}: {ctx.command_path} has no option --{flag}")
-        values[name] = given
+        if isinstance(option.type, click.Path) and not isinstance(given, str):
+            raise InputError(f"{value}: {flag} = {given} is no path; put it in quotes")
+        values[option.name] = given
     ctx.default_map = {**(ctx.default_map or {}), **values}
 
 
@@ -170,7 +172,7 @@ def _set_up_logging(verbose: bool) -> None:
     handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
     level = logging.DEBUG if verbose else logging.WARNING
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for noisy in ("matplotlib", "PIL", "h5py", "numba", "fsspec"):
+    for noisy in ("matplotlib", "PIL", "h5py", "fsspec", "lightning_fabric", "lightning.fabric"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -58,7 +58,7 @@ _FILES = (
     ("who.csv", "the nearest people of each probe, with scores and decisions"),
     ("hits.csv", "the nearest enrolled picture of each probe"),
     ("pairs.csv", "pairs of unseen people, genuine and impostor"),
-    ("verification", "the report on these pairs"),
+    ("verification/index.html", "the report on these pairs"),
 )
 _COMMANDS = (
     "faceidx train training-people --out run --recipe demo",

@@ -24,8 +24,8 @@ from faceidx.embedding.shards import (
     write_shard,
 )
 from faceidx.embedding.store import EmbeddingFile, Origin
-from faceidx.errors import JobError
-from faceidx.files import refuse_existing, require_parent, writer_lock
+from faceidx.errors import InputError, JobError
+from faceidx.files import refuse_existing, remove_leftovers, require_parent, writer_lock
 from faceidx.images.sources import Picture, open_source
 from faceidx.models.face_model import FaceModel
 from faceidx.models.open import ModelOptions, open_model
@@ -65,6 +65,8 @@ def embed(options: EmbedOptions, progress: ProgressCallback = silent) -> dict[st
     """
     began = time.monotonic()
     require_parent(options.out)
+    if options.out.is_dir():
+        raise InputError(f"{options.out} is a folder; give the path of a file, such as faces.h5")
     refuse_existing(options.out, overwrite=options.overwrite)
     source = open_source(options.images, root=options.root, follow_links=options.follow_links)
     model = open_model(options.model)
@@ -78,6 +80,9 @@ def embed(options: EmbedOptions, progress: ProgressCallback = silent) -> dict[st
         "max_pixels": pipeline.max_pixels,
     }
     with writer_lock(options.out):
+        # Once more: another process may have finished it while the model was opened here.
+        refuse_existing(options.out, overwrite=options.overwrite)
+        remove_leftovers(options.out)
         open_job(folder, settings, overwrite=options.overwrite)
         shards = list(split_into_shards(folder, source.pictures))
         done = _complete(shards, model, pipeline, origin, options.dtype, progress)

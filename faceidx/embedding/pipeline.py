@@ -62,7 +62,8 @@ def embed_pictures(
 ) -> Embedded:
     """Embed pictures. The result depends on nothing but the arguments.
 
-    A picture that cannot be read is listed in `left`, with the reason.
+    A picture that cannot be read, or that the model gives NaN for, is listed in `left` with the
+    reason.
     """
     size = model.preprocessing.image_size
     batch_size = settle_batch_size(options, model)
@@ -78,9 +79,16 @@ def embed_pictures(
         progress(Progress("embed", done, len(pictures), note=note))
     together = np.concatenate(raw) if raw else np.empty((0, model.embedding_dim), np.float32)
     vectors, norms = normalize(together)
+    usable = np.isfinite(vectors).all(axis=1) & np.isfinite(norms) & (norms > 0)
+    for row in np.flatnonzero(~usable):
+        left.failed.append(
+            (kept[row].key, "the model gives no embedding of a finite length for it")
+        )
+    left.failed.sort()
+    kept = [kept[row] for row in np.flatnonzero(usable)]
     return Embedded(
-        vectors=vectors,
-        norms=norms,
+        vectors=vectors[usable],
+        norms=norms[usable],
         paths=[p.key for p in kept],
         identities=[p.identity for p in kept],
         left=left,

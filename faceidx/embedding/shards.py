@@ -70,6 +70,8 @@ def _difference(folder: Path, settings: Mapping[str, Any]) -> str | None:
         return None
     try:
         before = json.loads(job.read_text("utf-8"))
+        if not isinstance(before, dict):
+            raise ValueError("no JSON object")
     except (ValueError, OSError) as error:
         return f"{job} is damaged ({error})"
     for name in sorted({*before, *settings}):

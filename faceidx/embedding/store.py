@@ -6,11 +6,11 @@ docs/file-formats.md describes every dataset and attribute.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -21,6 +21,7 @@ from faceidx.hdf5 import NewHdf5
 
 FORMAT = "faceidx-embeddings"
 VERSION = 1
+T = TypeVar("T")
 TEXT = h5py.string_dtype("utf-8")
 # Rows of a chunk: large enough for sequential reads, small enough to fetch a few rows cheaply.
 _CHUNK_ROWS = 1024
@@ -62,14 +63,20 @@ class EmbeddingFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = open_hdf5(path, FORMAT, VERSION)
-        self._vectors = own_dataset(self._file, "embeddings", path)
-        self.count, self.dim = (int(n) for n in self._vectors.shape)
-        attributes = self._file.attrs
-        self.origin = Origin(
-            model=str(attributes.get("model", "")),
-            fingerprint=str(attributes.get("fingerprint", "")),
-            preprocessing=json.loads(str(attributes.get("preprocessing", "{}"))),
-        )
+        try:
+            self._vectors = own_dataset(self._file, "embeddings", path)
+            self.count, self.dim = (int(n) for n in self._vectors.shape)
+            for name in ("norms", "paths", "identities"):
+                shape = own_dataset(self._file, name, path).shape
+                if shape != (self.count,):
+                    raise InputError(f"{path}: {name} is of shape {shape}, not ({self.count},)")
+            self.origin = _origin(self._file)
+        except (ValueError, TypeError, RuntimeError, OSError, KeyError) as error:
+            self._file.close()
+            raise InputError(f"{path} is damaged ({_first_line(error)})") from None
+        except InputError:
+            self._file.close()
+            raise
 
     def __enter__(self) -> EmbeddingFile:
         return self
@@ -94,11 +101,12 @@ class EmbeddingFile:
 
     def norms(self) -> np.ndarray:
         """Length of each embedding before normalising, (N,) float32."""
-        return np.asarray(own_dataset(self._file, "norms", self.path)[()], dtype=np.float32)
+        norms = own_dataset(self._file, "norms", self.path)
+        return _read(lambda: np.asarray(norms[()], dtype=np.float32), self.path)
 
     def vectors(self, rows: slice = slice(None)) -> np.ndarray:
         """Unit embeddings of a range of rows, (n, D) float32."""
-        return np.asarray(self._vectors[rows], dtype=np.float32)
+        return _read(lambda: np.asarray(self._vectors[rows], dtype=np.float32), self.path)
 
     def blocks(self, rows: int = 65536) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (first row, vectors) over the whole file, `rows` rows at a time."""
@@ -107,13 +115,38 @@ class EmbeddingFile:
 
     def left(self) -> Left:
         """What the file lists as failed or without a face."""
-        failed = zip(self._texts("failed/paths"), self._texts("failed/reasons"), strict=True)
-        return Left(failed=list(failed), no_face=self._texts("no_face/paths"))
+        keys, reasons = self._texts("failed/paths"), self._texts("failed/reasons")
+        if len(keys) != len(reasons):
+            raise InputError(f"{self.path}: failed/paths and failed/reasons differ in length")
+        return Left(
+            failed=list(zip(keys, reasons, strict=True)), no_face=self._texts("no_face/paths")
+        )
 
     def _texts(self, name: str) -> list[str]:
         if name not in self._file:
             return []
-        return [str(t) for t in own_dataset(self._file, name, self.path).asstr()[()]]
+        texts = own_dataset(self._file, name, self.path)
+        return _read(lambda: [str(text) for text in texts.asstr()[()]], self.path)
+
+
+def _read(read: Callable[[], T], path: Path) -> T:
+    """What `read` gives; a damaged part of the file as an `InputError`."""
+    try:
+        return read()
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"{path} is damaged ({_first_line(error)})") from None
+
+
+def _origin(file: h5py.File) -> Origin:
+    attributes = file.attrs
+    preprocessing = json.loads(str(attributes.get("preprocessing", "{}")))
+    if not isinstance(preprocessing, dict):
+        raise ValueError("the attribute preprocessing is no JSON object")
+    return Origin(
+        model=str(attributes.get("model", "")),
+        fingerprint=str(attributes.get("fingerprint", "")),
+        preprocessing=preprocessing,
+    )
 
 
 def write_embeddings(
@@ -214,13 +247,13 @@ def open_hdf5(path: Path, wanted: str, version: int) -> h5py.File:
         raise InputError(f"{path}: no such file")
     try:
         file = h5py.File(path, "r")
-    except OSError as error:
+        found, of_file = str(file.attrs.get("format")), int(file.attrs.get("version", 0))
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
         raise InputError(f"{path} is no readable HDF5 file ({_first_line(error)})") from None
-    found = file.attrs.get("format")
     if found != wanted:
         file.close()
         raise InputError(f"{path} is no {wanted} file (its format attribute is {found!r})")
-    if int(file.attrs.get("version", 0)) > version:
+    if of_file > version:
         file.close()
         raise InputError(f"{path} was written by a newer faceidx; update faceidx to read it")
     return file

@@ -37,9 +37,15 @@ class AngleLoss(nn.Module):
         """(N, D) embeddings, (N,) labels and (classes, D) class weights to the mean loss."""
         if self.training:
             self.step += 1
-        embeddings = embeddings.float()
+        # In float32 whatever the precision: near the steps of psi a rounded cosine is another k.
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return self._loss(embeddings.float(), labels, weight.float())
+
+    def _loss(
+        self, embeddings: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor
+    ) -> torch.Tensor:
         lengths = embeddings.norm(dim=1, keepdim=True)
-        cosines = F.linear(F.normalize(embeddings), F.normalize(weight.float())).clamp(-1, 1)
+        cosines = F.linear(F.normalize(embeddings), F.normalize(weight)).clamp(-1, 1)
         target = cosines.gather(1, labels[:, None])
         blend = self.annealed_lambda()
         margined = (blend * target + _psi(target, self.margin)) / (1 + blend)

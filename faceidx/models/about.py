@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from faceidx.models.file import read_model
+from faceidx.models.file import backbone_digest, read_model
 from faceidx.models.onnx_model import describe_onnx
 from faceidx.models.open import ONNX_SUFFIX, refuse_pickle
-from faceidx.models.record import fingerprint, weights_digest
+from faceidx.models.record import fingerprint
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def describe(path: Path) -> dict[str, Any]:
     else:
         content = read_model(path)
         record = content.record
-        digest = weights_digest({n: t.numpy() for n, t in content.backbone.items()})
+        digest = backbone_digest(content, str(path))
         facts = {
             "kind": "faceidx",
             "arch": record.arch,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from faceidx.errors import InputError
 from faceidx.files import whole_file
-from faceidx.models.record import ModelRecord
+from faceidx.models.record import ModelRecord, weights_digest
 
 if TYPE_CHECKING:
     import torch
@@ -89,6 +89,18 @@ def read_model(path: Path) -> ModelFile:
         backbone=_part(tensors, _BACKBONE),
         head=_part(tensors, _HEAD),
     )
+
+
+def backbone_digest(content: ModelFile, source: str) -> str:
+    """SHA-256 of the backbone's weights; `source` names the file in errors.
+
+    Raises:
+        InputError: weights of a type that NumPy has no word for (bfloat16); faceidx writes none.
+    """
+    try:
+        return weights_digest({name: t.numpy() for name, t in content.backbone.items()})
+    except TypeError as error:
+        raise InputError(f"{source} holds weights of an unknown type ({error})") from None
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

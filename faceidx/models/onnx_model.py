@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 # How far batched and single embeddings may differ, relative to their length, for a model whose
 # batch size was freed to count as working in batches: float32 rounding, with room for reordering.
 _BATCH_TOLERANCE = 1e-3
+_CUDA = "CUDAExecutionProvider"
 
 
 @dataclass(kw_only=True)
@@ -146,14 +148,36 @@ def _read_graph(path: Path) -> onnx.ModelProto:
     for file in _external_files(model, path):
         if not file.is_file() or not file.resolve().is_relative_to(path.parent.resolve()):
             raise InputError(f"{path} refers to data that is not in its folder ({file.name!r})")
-    onnx.load_external_data_for_model(model, str(path.parent))
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except Exception as error:  # onnx's ValidationError and others share no base but Exception
+        raise InputError(f"{path}: its data cannot be read ({_one_line(error)})") from None
     return model
 
 
 def _external_files(model: onnx.ModelProto, path: Path) -> list[Path]:
     """Files beside an ONNX model that hold some of its weights."""
-    entries = (e for t in model.graph.initializer for e in t.external_data)
+    nodes = [node for function in model.functions for node in function.node]
+    tensors = (*_tensors(model.graph), *_tensors_of_nodes(nodes))
+    entries = (e for t in tensors for e in t.external_data)
     return sorted({path.parent / e.value for e in entries if e.key == "location"})
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor that a graph holds, in the branches of its nodes too."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _tensors_of_nodes(graph.node)
+
+
+def _tensors_of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for attribute in (a for node in nodes for a in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
+        for graph in (attribute.g, *attribute.graphs):
+            yield from _tensors(graph)
 
 
 def _input_shape(model: onnx.ModelProto, path: Path) -> tuple[list[int | None], bool]:
@@ -188,16 +212,16 @@ def _freed_session(
     del freed.graph.value_info[:]
     _free_reshapes(freed, fixed)
     rng = np.random.default_rng(0)
-    pictures = rng.uniform(-1, 1, (3, *wanted)).astype(np.float32)
+    # One more than the fixed size, or a graph that is not free at all would pass.
+    pictures = rng.uniform(-1, 1, (max(3, fixed + 1), *wanted)).astype(np.float32)
     try:
         session = _open_session(freed, device, path)
         together = _run(session, pictures, path)
         original = _open_session(model, device, path)
         if fixed == 1:
-            alone = np.concatenate([_run(original, pictures[i : i + 1], path) for i in range(3)])
+            alone = np.concatenate([_run(original, picture[None], path) for picture in pictures])
         else:
-            filled = np.resize(pictures, (fixed, *wanted))
-            alone = _run(original, filled, path)[:3]
+            together, alone = together[:fixed], _run(original, pictures[:fixed], path)
     except InputError:
         return None
     if together.shape != alone.shape:
@@ -224,6 +248,13 @@ def _free_reshapes(model: onnx.ModelProto, fixed: int) -> None:
             tensor.CopyFrom(numpy_helper.from_array(target, tensor.name))
 
 
+def runs_on_gpu() -> bool:
+    """Whether the installed onnxruntime was built to use a GPU."""
+    import onnxruntime
+
+    return _CUDA in onnxruntime.get_available_providers()
+
+
 def _open_session(model: onnx.ModelProto, device: str, path: Path) -> onnxruntime.InferenceSession:
     import onnxruntime
 
@@ -232,7 +263,7 @@ def _open_session(model: onnx.ModelProto, device: str, path: Path) -> onnxruntim
     providers: list[Any] = ["CPUExecutionProvider"]
     if device.startswith("cuda"):
         _, _, number = device.partition(":")
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(number or 0)}))
+        providers.insert(0, (_CUDA, {"device_id": int(number or 0)}))
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
     except Exception as error:  # its errors share no base class but Exception
@@ -247,6 +278,7 @@ def _run(
         output = np.asarray(session.run([session.get_outputs()[0].name], {name: batch})[0])
     except Exception as error:  # as above
         raise InputError(f"{path or 'the model'} failed to run ({_one_line(error)})") from None
+    output = np.atleast_1d(output)
     output = output.reshape(output.shape[0], -1) if output.ndim != 2 else output
     if len(output) != len(batch):
         raise InputError(

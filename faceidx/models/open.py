@@ -42,10 +42,9 @@ def open_model(options: ModelOptions) -> FaceModel:
             preprocessing is not given; or facts given that contradict the file's own record.
     """
     refuse_pickle(options.path)
-    device = resolve_device(options.device)
     if options.path.suffix.lower() == ONNX_SUFFIX:
-        return _open_onnx(options, device)
-    return _open_ours(options, device)
+        return _open_onnx(options)
+    return _open_ours(options, resolve_device(options.device))
 
 
 def refuse_pickle(path: Path) -> None:
@@ -74,13 +73,22 @@ def _open_ours(options: ModelOptions, device: str) -> FaceModel:
     return load_torch_model(options.path, device=device, precision=precision)
 
 
-def _open_onnx(options: ModelOptions, device: str) -> FaceModel:
-    from faceidx.models.onnx_model import load_onnx_model, onnx_image_size
+def _open_onnx(options: ModelOptions) -> FaceModel:
+    from faceidx.models.onnx_model import load_onnx_model, onnx_image_size, runs_on_gpu
 
     if options.engine == "torch":
         raise InputError(f"{options.path} is run by onnxruntime; drop --engine torch")
     if options.precision not in ("auto", "fp32"):
         raise InputError(f"{options.path} runs as it was exported; drop --precision")
+    if runs_on_gpu():
+        device = resolve_device(options.device)
+    elif options.device in ("auto", "cpu"):
+        device = "cpu"
+    else:
+        raise InputError(
+            f"--device {options.device}: the installed onnxruntime has no GPU in it; give cpu or "
+            "auto, or install onnxruntime-gpu in its place"
+        )
     preprocessing = _given_preprocessing(options, onnx_image_size(options.path))
     return load_onnx_model(options.path, preprocessing, device=device)
 

@@ -67,9 +67,9 @@ class ModelRecord:
         try:
             values = json.loads(text)
             if values["format"] != FORMAT:
-                raise InputError(f"{source}: its record is of the format {values['format']!r}")
+                raise ValueError(f"it is of the format {values['format']!r}")
             if values["version"] > VERSION:
-                raise InputError(f"{source} was written by a newer faceidx; update to read it")
+                raise InputError("it was written by a newer faceidx; update to read it")
             return cls(
                 arch=str(values["arch"]),
                 embedding_dim=int(values["embedding_dim"]),
@@ -79,6 +79,8 @@ class ModelRecord:
                 head=Head(**values["head"]) if values["head"] else None,
                 training=values["training"],
             )
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from None
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{source}: its faceidx record is damaged ({error!r})") from None
 

@@ -13,8 +13,8 @@ from torch import nn
 from faceidx.errors import InputError
 from faceidx.images.preprocess import Preprocessing
 from faceidx.models.face_model import FaceModel
-from faceidx.models.file import ModelFile, read_model
-from faceidx.models.record import Head, weights_digest
+from faceidx.models.file import ModelFile, backbone_digest, read_model
+from faceidx.models.record import Head
 from faceidx.models.registry import create_backbone
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -57,13 +57,14 @@ def load_torch_model(path: Path, *, device: str, precision: str) -> TorchModel:
     """
     content = read_model(path)
     record = content.record
+    _check_head(content, str(path))
     backbone = build_backbone(content, str(path)).to(device).to(memory_format=torch.channels_last)
     return TorchModel(
         name=path.name,
         arch=record.arch,
         embedding_dim=record.embedding_dim,
         preprocessing=record.preprocessing,
-        weights=weights_digest({n: t.numpy() for n, t in content.backbone.items()}),
+        weights=backbone_digest(content, str(path)),
         engine="torch",
         device=device,
         precision=precision,
@@ -76,20 +77,32 @@ def load_torch_model(path: Path, *, device: str, precision: str) -> TorchModel:
     )
 
 
+def _check_head(content: ModelFile, source: str) -> None:
+    """Raise `InputError` where a classifier's weights and its class names do not go together."""
+    if not content.head:
+        return
+    record, weight = content.record, content.head.get("weight")
+    wanted = (len(record.class_names or []), record.embedding_dim)
+    if record.head is None or weight is None or tuple(weight.shape) != wanted:
+        raise InputError(f"{source}: its classifier does not fit its record of {wanted[0]} classes")
+
+
 def build_backbone(content: ModelFile, source: str) -> nn.Module:
     """Build the backbone of a model file with its weights; `source` names the file in errors.
 
     Raises:
-        InputError: weights are missing, too many or of another shape.
+        InputError: no such architecture; weights are missing, too many or of another shape.
     """
     record = content.record
-    backbone = create_backbone(
-        record.arch,
-        embedding_dim=record.embedding_dim,
-        image_size=record.preprocessing.image_size,
-    )
     try:
+        backbone = create_backbone(
+            record.arch,
+            embedding_dim=record.embedding_dim,
+            image_size=record.preprocessing.image_size,
+        )
         backbone.load_state_dict(content.backbone)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{source}: its weights do not fit {record.arch} ({reason})") from None
@@ -120,8 +133,7 @@ def class_logits(
 
     Args:
         embeddings: (N, D), not normalised.
-        weights: `weight` (classes, D), or (classes * K, D) for K sub-centres a class, and
-            `bias` (classes) for a plain linear head.
+        weights: `weight` (classes, D) and, for a plain linear head, `bias` (classes).
 
     Returns:
         (N, classes).

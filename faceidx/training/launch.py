@@ -135,7 +135,7 @@ def _launch_children(
         result: Result = fabric.launch(
             _child,  # type: ignore[arg-type]
             work,
-            job,
+            _Parcel(job),
             queue,
             hardware.processes,
         )

@@ -85,6 +85,8 @@ def train(options: TrainOptions, progress: ProgressCallback = silent) -> dict[st
     recipe = settle_recipe(options, pictures=len(source.pictures), on_gpu=hardware.on_gpu)
     recipe = adopt_facts(recipe, start, options)
     strength_named(recipe.augment)
+    if options.aux_start != "auto" and not options.aux_start.isdigit():
+        raise InputError(f"--aux-start {options.aux_start}: give auto or an epoch, from 1")
     if options.select == "pairs" and not options.pairs:
         raise InputError("--select pairs chooses by a pair list; give --pairs")
     side = recipe.image_size

@@ -35,7 +35,7 @@ def has_flattened(values: Sequence[float], epochs: int) -> bool:
     if len(values) <= patience:
         return False
     before, lately = max(values[:-patience]), max(values[-patience:])
-    return lately - before < _LEAST_GAIN * (1 - before)
+    return lately - before <= _LEAST_GAIN * (1 - before)
 
 
 def auxiliary_share(step: int, started: int | None, steps_per_epoch: int) -> float:

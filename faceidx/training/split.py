@@ -8,7 +8,7 @@ import numpy as np
 
 # With fewer people than this, holding whole people out would cost too much of the training set.
 _PEOPLE_TO_SPARE = 20
-# A person must keep this many pictures for one to be held out.
+# A person must have this many pictures for one to be held out.
 _PICTURES_TO_SPARE = 3
 
 
@@ -43,7 +43,8 @@ def split_pictures(
     verify = np.flatnonzero(np.isin(labels, held_out))
     rest = np.flatnonzero(~np.isin(labels, held_out))
     wanted = round(len(rest) * share / (2 if len(held_out) else 1))
-    classify = _one_in_turn(labels, rest, wanted, rng)
+    # Where the same pictures are to be verified, two of a person make a genuine pair.
+    classify = _in_turn(labels, rest, wanted, 1 if len(held_out) else 2, rng)
     train = np.setdiff1d(rest, classify)
     return Split(train=train, classify=classify, verify=verify if len(held_out) else classify)
 
@@ -56,16 +57,17 @@ def _people_to_hold_out(labels: np.ndarray, share: float, rng: np.random.Generat
     return with_pairs[: max(2, round(len(people) * share / 2))]
 
 
-def _one_in_turn(
-    labels: np.ndarray, rows: np.ndarray, wanted: int, rng: np.random.Generator
+def _in_turn(
+    labels: np.ndarray, rows: np.ndarray, wanted: int, at_once: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Take up to `wanted` rows, one a person and round, from people who keep enough to train on."""
+    """Take up to `wanted` rows, `at_once` a person and round, from people with enough of them."""
     taken: list[int] = []
     pools = [rng.permutation(rows[labels[rows] == p]).tolist() for p in np.unique(labels[rows])]
     order = rng.permutation(len(pools)).tolist()
     while len(taken) < wanted:
-        open_pools = [i for i in order if len(pools[i]) >= _PICTURES_TO_SPARE]
+        open_pools = [i for i in order if len(pools[i]) >= _PICTURES_TO_SPARE + at_once - 1]
         if not open_pools:
             break
-        taken += [pools[i].pop() for i in open_pools[: wanted - len(taken)]]
+        for i in open_pools[: -(-(wanted - len(taken)) // at_once)]:
+            taken += [pools[i].pop() for _ in range(at_once)]
     return np.sort(np.asarray(taken, dtype=np.int64))

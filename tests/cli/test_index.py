@@ -1,17 +1,15 @@
 from __future__ import annotations
 
 import csv
-import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from faceidx.cli import run
 from faceidx.embedding.store import Origin, write_embeddings
+from tests.conftest import RunCli
 
 _DIM = 8
 
@@ -33,36 +31,18 @@ def _write(path: Path, people: int, *, fingerprint: str = "f" * 64, seed: int = 
     return path
 
 
-class _Cli:
-    """Runs `faceidx index ...` in this process as the console script would."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capfd = monkeypatch, capfd
-
-    def __call__(self, *words: object, code: int = 0) -> tuple[str, str]:
-        self._monkeypatch.setattr(sys, "argv", ["faceidx", "index", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            run()
-        out, err = self._capfd.readouterr()
-        assert ended.value.code == code, err
-        return out, err
-
-    def json(self, *words: object) -> dict[str, Any]:
-        return json.loads(self(*words, "--json")[0])
+@pytest.fixture
+def cli(run_cli: RunCli) -> RunCli:
+    return run_cli.of("index")
 
 
 @pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> _Cli:
-    return _Cli(monkeypatch, capfd)
-
-
-@pytest.fixture
-def gallery(cli: _Cli, tmp_path: Path) -> Path:
+def gallery(cli: RunCli, tmp_path: Path) -> Path:
     cli("build", _write(tmp_path / "people.h5", 10), "--out", tmp_path / "gallery")
     return tmp_path / "gallery"
 
 
-def test_build_reports_the_promised_fields(cli: _Cli, tmp_path: Path) -> None:
+def test_build_reports_the_promised_fields(cli: RunCli, tmp_path: Path) -> None:
     result = cli.json("build", _write(tmp_path / "a.h5", 4), "--out", tmp_path / "g")
     files = [tmp_path / "g" / name for name in ("index.faiss", "gallery.h5")]
     assert result.pop("seconds") >= 0
@@ -79,7 +59,7 @@ def test_build_reports_the_promised_fields(cli: _Cli, tmp_path: Path) -> None:
     }
 
 
-def test_the_life_of_a_gallery(cli: _Cli, gallery: Path, tmp_path: Path) -> None:
+def test_the_life_of_a_gallery(cli: RunCli, gallery: Path, tmp_path: Path) -> None:
     more = _write(tmp_path / "more.h5", 2, seed=1)
     _, error = cli("add", gallery, more, code=2)
     assert "6 keys are there already" in error
@@ -94,7 +74,7 @@ def test_the_life_of_a_gallery(cli: _Cli, gallery: Path, tmp_path: Path) -> None
     assert "is intact" in cli("verify", tmp_path / "copy")[0]
 
 
-def test_search_writes_ranked_pictures(cli: _Cli, gallery: Path, tmp_path: Path) -> None:
+def test_search_writes_ranked_pictures(cli: RunCli, gallery: Path, tmp_path: Path) -> None:
     words = ("search", gallery, tmp_path / "people.h5", "--top-k", 2, "--out", tmp_path / "h.csv")
     result = cli.json(*words)
     assert (result["probes"], result["hits"], result["out"]) == (30, 60, str(tmp_path / "h.csv"))
@@ -109,14 +89,14 @@ def test_search_writes_ranked_pictures(cli: _Cli, gallery: Path, tmp_path: Path)
 
 
 def test_search_without_an_output_shows_the_first_hits(
-    cli: _Cli, gallery: Path, tmp_path: Path
+    cli: RunCli, gallery: Path, tmp_path: Path
 ) -> None:
     out, _ = cli("search", gallery, tmp_path / "people.h5", "--top-k", 1)
     assert out.splitlines()[1].split() == ["path", "rank", "match", "identity", "score"]
     assert out.splitlines()[2].split() == ["p0/0.jpg", "1", "p0/0.jpg", "p0", "1.0000"]
 
 
-def test_bad_input_is_one_line_and_exit_code_2(cli: _Cli, gallery: Path, tmp_path: Path) -> None:
+def test_bad_input_is_one_line_and_exit_code_2(cli: RunCli, gallery: Path, tmp_path: Path) -> None:
     other = _write(tmp_path / "other.h5", 2, fingerprint="e" * 64)
     for words, told in (
         (("build", tmp_path / "no.h5", "--out", tmp_path / "g"), "no such file"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from faceidx.embedding.store import Left, Origin, write_embeddings
+from tests.conftest import RunCli
 
 _ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -45,21 +46,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(folder: Path) -> Run:
-    """Run the command as a process, in the folder of the job."""
-
-    def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "faceidx", "verify-pairs", *arguments],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-    return _run
+def run(folder: Path, run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command in the folder of the job."""
+    monkeypatch.chdir(folder)
+    return run_cli.of("verify-pairs").ended
 
 
 def test_one_json_object_is_all_that_stdout_holds(run: Run, folder: Path) -> None:

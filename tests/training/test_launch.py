@@ -1,0 +1,64 @@
+"""Starting several processes without an outside launcher."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from faceidx.errors import InputError, JobError
+from faceidx.progress import Progress, ProgressCallback
+from faceidx.training.launch import Hardware, launch, settle_hardware
+from faceidx.training.options import TrainOptions
+
+
+def _gather_pids(fabric: Fabric, job: int, progress: ProgressCallback) -> tuple[int, list[int]]:
+    pids = fabric.all_gather(torch.tensor([os.getpid()], dtype=torch.int64))
+    progress(Progress("test", fabric.world_size, job))
+    return fabric.world_size, sorted(pids.flatten().tolist())
+
+
+def _fail(fabric: Fabric, job: str, progress: ProgressCallback) -> None:
+    raise JobError(job)
+
+
+def _two() -> Hardware:
+    return Hardware(on_gpu=False, devices=2, num_nodes=1, precision="fp32")
+
+
+def test_two_cpu_processes_really_run_and_report_back() -> None:
+    reports: list[Progress] = []
+    world, pids = launch(_two(), _gather_pids, 7, reports.append)
+    assert world == 2
+    assert len(set(pids)) == 2 and os.getpid() not in pids
+    assert reports == [Progress("test", 2, 7)]
+
+
+def test_an_error_in_a_child_is_raised_here_as_it_was() -> None:
+    with pytest.raises(JobError, match=r"^the disk is full$"):
+        launch(_two(), _fail, "the disk is full", lambda _: None)
+
+
+def _options(**more: object) -> TrainOptions:
+    return TrainOptions(data=Path("d"), out=Path("o"), **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"devices": "none"}, "--devices none"),
+        ({"devices": "0"}, "--devices 0"),
+        ({"precision": "fp16", "device": "cpu"}, "fp16 needs a GPU"),
+        ({"precision": "int3", "device": "cpu"}, "int3"),
+    ],
+)
+def test_hardware_that_makes_no_sense_is_refused(more: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        settle_hardware(_options(**more))
+
+
+def test_one_process_is_the_default_on_a_cpu() -> None:
+    assert settle_hardware(_options(device="cpu")).processes == 1

@@ -1,0 +1,293 @@
+"""Whole runs on a few painted people."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from faceidx.errors import InputError, JobError
+from faceidx.models.file import read_model, read_record
+from faceidx.progress import Progress
+from faceidx.training import loop
+from faceidx.training.loop import train
+from tests.training.conftest import paint_people, quick
+
+TIMES = {"seconds", "images_per_second"}
+
+
+def _metrics(run: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+
+
+def _same_weights(one: Path, other: Path) -> bool:
+    a, b = load_file(one), load_file(other)
+    return a.keys() == b.keys() and all(np.array_equal(a[n], b[n]) for n in a)
+
+
+@pytest.fixture(scope="module")
+def unbroken(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("unbroken") / "run"
+    train(quick(people, run))
+    return run
+
+
+def test_a_run_learns_and_leaves_every_promised_file(people: Path, tmp_path: Path) -> None:
+    result = train(quick(people, tmp_path / "run", epochs=6, lr=0.1))
+    assert result["val_accuracy"] > 0.8
+    assert result["classes"] == 8 and result["images"] == 72
+    lines = _metrics(tmp_path / "run")
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    names = {p.name for p in (tmp_path / "run").iterdir()}
+    assert names == {
+        "model.safetensors",
+        "last.safetensors",
+        "state",
+        "metrics.jsonl",
+        "config.toml",
+        "curves.png",
+        "left-out.csv",
+        "tensorboard",
+    }
+    record = read_record(tmp_path / "run" / "model.safetensors")
+    assert record.class_names == [f"person_{i:02d}" for i in range(8)]
+    assert record.training["epoch"] == result["best_epoch"]
+
+
+def test_the_same_seed_gives_the_same_metrics_and_weights(
+    people: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    train(quick(people, tmp_path / "run"))
+    assert _metrics(tmp_path / "run") == _metrics(unbroken)
+    assert _same_weights(tmp_path / "run/last.safetensors", unbroken / "last.safetensors")
+
+
+def test_another_seed_gives_other_metrics(people: Path, unbroken: Path, tmp_path: Path) -> None:
+    train(quick(people, tmp_path / "run", seed=4))
+    assert _metrics(tmp_path / "run") != _metrics(unbroken)
+
+
+def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(
+    people: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_SAVE_STEPS", 1)
+    monkeypatch.setattr(loop, "_REPORT_STEPS", 1)
+    seen = 0
+
+    def stop_in_the_second_epoch(p: Progress) -> None:
+        nonlocal seen
+        seen += p.stage == "train"
+        if seen == 12:  # nine steps an epoch
+            raise KeyboardInterrupt
+
+    options = quick(people, tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        train(options, stop_in_the_second_epoch)
+    state = json.loads((tmp_path / "run/state/state.json").read_text())["state"]
+    assert (state["epoch"], state["step"]) == (1, 2)
+    train(options)
+    assert _metrics(tmp_path / "run") == _metrics(unbroken)
+    assert _same_weights(tmp_path / "run/last.safetensors", unbroken / "last.safetensors")
+
+
+def test_a_run_killed_at_any_moment_ends_like_an_unbroken_one(
+    people: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    script = (
+        "import sys; from pathlib import Path; from faceidx.training import loop;"
+        "from tests.training.conftest import quick; loop._SAVE_STEPS = 1;"
+        f"loop.train(quick(Path({str(people)!r}), Path({str(run)!r})))"
+    )
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        process = subprocess.Popen([sys.executable, "-c", script])
+        while process.poll() is None and not (run / "state").exists():
+            time.sleep(0.01)
+        time.sleep(float(rng.uniform(0, 0.4)))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    state = json.loads((run / "state/state.json").read_text())["state"]
+    if not state["finished"]:
+        train(quick(people, run))
+    assert _metrics(run) == _metrics(unbroken)
+    assert _same_weights(run / "last.safetensors", unbroken / "last.safetensors")
+
+
+def test_a_finished_run_is_not_trained_again(people: Path, unbroken: Path) -> None:
+    with pytest.raises(InputError, match="--overwrite"):
+        train(quick(people, unbroken))
+
+
+def test_an_unfinished_run_with_other_options_is_refused_by_name(
+    people: Path, tmp_path: Path
+) -> None:
+    def stop(p: Progress) -> None:
+        if p.stage == "train" and p.done > 64:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(quick(people, tmp_path / "run", epochs=30), stop)
+    with pytest.raises(InputError, match=r"lr was 0\.05, now 0\.01"):
+        train(quick(people, tmp_path / "run", epochs=30, lr=0.01))
+
+
+def test_a_folder_with_other_things_is_never_emptied(people: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/diary.txt").write_text("dear diary")
+    with pytest.raises(InputError, match="other things"):
+        train(quick(people, tmp_path / "run", overwrite=True))
+    assert (tmp_path / "run/diary.txt").read_text() == "dear diary"
+
+
+def test_two_processes_train_one_model(people: Path, tmp_path: Path) -> None:
+    result = train(quick(people, tmp_path / "run", devices="2", epochs=6, lr=0.1))
+    assert result["val_accuracy"] > 0.5
+    assert len(_metrics(tmp_path / "run")) == 6
+
+
+@pytest.mark.parametrize("aux", ["center", "angle"])
+def test_an_auxiliary_loss_comes_in_at_the_epoch_asked_for(
+    people: Path, tmp_path: Path, aux: str
+) -> None:
+    train(quick(people, tmp_path / "run", aux=(aux,), aux_start="2"))
+    lines = _metrics(tmp_path / "run")
+    assert [f"loss_{aux}" in line for line in lines] == [False, True, True]
+    assert "head.weight" in load_file(tmp_path / "run/model.safetensors")
+    assert not [n for n in load_file(tmp_path / "run/model.safetensors") if aux in n]
+
+
+def test_auxiliary_losses_wait_for_the_curve_to_flatten(people: Path, tmp_path: Path) -> None:
+    train(quick(people, tmp_path / "run", aux=("center",), epochs=12, lr=0.1))
+    started = [line.get("aux_started", False) for line in _metrics(tmp_path / "run")]
+    assert sum(started) == 1
+    first = started.index(True)
+    on = ["loss_center" in line for line in _metrics(tmp_path / "run")]
+    assert on == [i > first for i in range(12)]
+
+
+def test_continue_keeps_the_classifier_and_its_classes(
+    people: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    model = unbroken / "model.safetensors"
+    result = train(quick(people, tmp_path / "run", from_model=model, lr=1e-6, epochs=1))
+    assert result["stage"] == "continue"
+    before, after = read_model(model), read_model(tmp_path / "run/model.safetensors")
+    assert after.record.class_names == before.record.class_names
+    change = np.abs(after.head["weight"].numpy() - before.head["weight"].numpy()).max()
+    assert change < 1e-3
+
+
+def test_finetune_takes_new_people_and_keeps_the_backbone(unbroken: Path, tmp_path: Path) -> None:
+    others = paint_people(tmp_path / "others", 4, 6, seed=9)
+    model = unbroken / "model.safetensors"
+    result = train(quick(others, tmp_path / "run", from_model=model, stage="finetune", epochs=1))
+    assert result["classes"] == 4
+    before, after = read_model(model), read_model(tmp_path / "run/model.safetensors")
+    name = "features.0.0.weight"
+    change = np.abs((after.backbone[name] - before.backbone[name]).numpy()).max()
+    assert 0 < change < 0.05
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"stage": "continue"}, "--from MODEL"),
+        ({"stage": "finetune"}, "--from MODEL"),
+        ({"arch": "resnet7"}, "resnet7"),
+        ({"loss": "hope"}, "hope"),
+        ({"recipe": "secret"}, "secret"),
+        ({"select": "pairs"}, "--pairs"),
+        ({"val": "1.5"}, "--val"),
+        ({"val": "nowhere"}, "nowhere"),
+        ({"aux_start": "soon", "aux": ("center",)}, "--aux-start soon"),
+    ],
+)
+def test_options_that_make_no_sense_leave_no_folder_behind(
+    people: Path, tmp_path: Path, more: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        train(quick(people, tmp_path / "run", **more))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_and_options_that_contradict_it_are_refused(
+    people: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    model = unbroken / "model.safetensors"
+    with pytest.raises(InputError, match="--embedding-dim 8"):
+        train(quick(people, tmp_path / "run", from_model=model, embedding_dim=8))
+
+
+def test_unreadable_and_nameless_pictures_are_left_out_and_listed(tmp_path: Path) -> None:
+    data = paint_people(tmp_path / "people", 3, 6)
+    (data / "person_00/06.png").write_text("no picture")
+    (data / "stray.png").write_bytes((data / "person_00/00.png").read_bytes())
+    result = train(quick(data, tmp_path / "run", epochs=1))
+    assert result["left_out"] == 2
+    listed = (tmp_path / "run/left-out.csv").read_text().splitlines()
+    assert listed[0] == "path,reason"
+    assert "stray.png" in listed[1] and "no identity" in listed[1]
+    assert "person_00/06.png" in listed[2] and "not a picture" in listed[2]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
+    people: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(JobError, match="diverged in epoch 1"):
+        train(quick(people, tmp_path / "run", lr=1e18, warmup_epochs=0.0))
+    assert not (tmp_path / "run/model.safetensors").exists()
+
+
+def test_people_held_out_are_no_classes(tmp_path: Path) -> None:
+    data = paint_people(tmp_path / "people", 24, 4)
+    result = train(quick(data, tmp_path / "run", epochs=1, val="0.2"))
+    assert result["held_out_people"] == 2
+    assert result["classes"] == 22
+    assert result["val_auc"] is not None
+
+
+def test_a_validation_folder_judges_in_place_of_a_share(people: Path, tmp_path: Path) -> None:
+    result = train(quick(people, tmp_path / "run", val=str(people), epochs=1))
+    assert result["images"] == 80
+    assert result["val_accuracy"] is not None and result["val_auc"] is not None
+
+
+def test_a_pair_list_is_reported_and_chooses_when_asked(people: Path, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.csv"
+    rows = ["left,right,label"]
+    rows += [f"person_0{i}/00.png,person_0{i}/01.png,1" for i in range(8)]
+    rows += [f"person_0{i}/00.png,person_0{(i + 1) % 8}/01.png,0" for i in range(8)]
+    pairs.write_text("\n".join(rows))
+    options = quick(people, tmp_path / "run", pairs=pairs, pairs_root=people, select="pairs")
+    result = train(options)
+    curve = [line["pairs_auc"] for line in _metrics(tmp_path / "run")]
+    assert result["pairs_auc"] == max(curve)
+
+
+def test_pictures_too_many_for_memory_are_read_as_they_come(
+    people: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from faceidx.training import pictures
+
+    monkeypatch.setattr(pictures, "_free_memory", lambda: 0)
+    train(quick(people, tmp_path / "run"))
+    assert _metrics(tmp_path / "run") == _metrics(unbroken)
+
+
+def test_the_written_config_holds_every_setting(unbroken: Path) -> None:
+    import tomllib
+
+    config = tomllib.loads((unbroken / "config.toml").read_text())
+    assert config["arch"] == "mobilefacenet"
+    assert config["batch-size"] == 8
+    assert config["label-smoothing"] == 0.0

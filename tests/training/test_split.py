@@ -1,0 +1,65 @@
+"""Splitting pictures into those that train and those that judge."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from faceidx.training.split import split_pictures
+
+LABELS = np.repeat(np.arange(40), 6)
+
+
+def test_people_held_out_whole_are_never_trained_on() -> None:
+    split = split_pictures(LABELS, 0.2, seed=1)
+    held_out = set(LABELS[split.verify])
+    assert len(held_out) == 4
+    assert not held_out & set(LABELS[split.train])
+    assert not held_out & set(LABELS[split.classify])
+
+
+def test_every_picture_has_exactly_one_place() -> None:
+    split = split_pictures(LABELS, 0.2, seed=1)
+    together = np.concatenate([split.train, split.classify, split.verify])
+    assert sorted(together) == list(range(len(LABELS)))
+
+
+def test_pictures_that_judge_the_classifier_are_of_people_who_are_trained_on() -> None:
+    split = split_pictures(LABELS, 0.2, seed=1)
+    assert set(LABELS[split.classify]) <= set(LABELS[split.train])
+    assert abs(len(split.classify) - 0.1 * (len(LABELS) - len(split.verify))) <= 1
+
+
+def test_few_people_are_all_trained_on_and_pictures_judge_both() -> None:
+    labels = np.repeat(np.arange(5), 10)
+    split = split_pictures(labels, 0.2, seed=1)
+    assert set(labels[split.train]) == set(range(5))
+    assert np.array_equal(split.classify, split.verify)
+    assert len(split.classify) == 10
+
+
+def test_people_with_two_pictures_keep_both_for_training() -> None:
+    labels = np.array([0, 0, 1, 1, 2, 2, 2, 2, 2, 2])
+    split = split_pictures(labels, 0.3, seed=0)
+    assert set(labels[split.classify]) == {2}
+
+
+def test_strangers_to_the_classifier_are_the_ones_held_out() -> None:
+    split = split_pictures(LABELS, 0.2, seed=1, strangers=np.array([7, 9]))
+    assert set(LABELS[split.verify]) == {7, 9}
+
+
+def test_nothing_is_held_out_when_nothing_is_asked_for() -> None:
+    split = split_pictures(LABELS, 0.0, seed=1)
+    assert len(split.train) == len(LABELS)
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_the_same_seed_gives_the_same_split(seed: int) -> None:
+    one, other = split_pictures(LABELS, 0.2, seed), split_pictures(LABELS, 0.2, seed)
+    assert np.array_equal(one.train, other.train) and np.array_equal(one.verify, other.verify)
+
+
+def test_another_seed_gives_another_split() -> None:
+    one, other = split_pictures(LABELS, 0.2, 0), split_pictures(LABELS, 0.2, 1)
+    assert not np.array_equal(one.train, other.train)
