@@ -150,13 +150,22 @@ def _launch_children(
         queue.put(None)
 
 
-def _child(fabric: Fabric, work: Work[Job, Result], job: Job, queue: Any, processes: int) -> Result:
+class _Parcel:
+    """Takes a job to a child untouched: Fabric would take dataclasses apart to look for tensors."""
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
+
+
+def _child(
+    fabric: Fabric, work: Work[Job, Result], parcel: _Parcel, queue: Any, processes: int
+) -> Result:
     os.umask(0o077)
     if fabric.device.type == "cpu":
         # Each process would otherwise start a thread a core and they would fight over them.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     try:
-        return work(fabric, job, queue.put if fabric.is_global_zero else _drop)
+        return work(fabric, parcel.content, queue.put if fabric.is_global_zero else _drop)
     except FaceidxError as error:
         queue.put(error)
         raise
