@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -114,10 +115,7 @@ def seed_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _check_device(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    kind, _, number = value.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (
-        number and not (kind == "cuda" and number.isdigit())
-    ):
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
         raise click.BadParameter(f"{value!r} is none of auto, cpu, cuda, cuda:N", ctx, param)
     return value
 
@@ -172,7 +170,7 @@ def _set_up_logging(verbose: bool) -> None:
     handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
     level = logging.DEBUG if verbose else logging.WARNING
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for noisy in ("matplotlib", "PIL", "h5py", "fsspec", "lightning_fabric", "lightning.fabric"):
+    for noisy in ("matplotlib", "PIL", "h5py", "fsspec"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

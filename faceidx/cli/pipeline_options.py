@@ -19,9 +19,10 @@ class _Auto(click.ParamType):
     ) -> int | None:
         if value == "auto" or value is None:
             return None
-        if not str(value).isdigit() or int(value) < 1:
+        text = str(value)
+        if not (text.isascii() and text.isdigit()) or int(text) < 1:
             self.fail(f"{value!r} is neither auto nor a number from 1", param, ctx)
-        return int(value)
+        return int(text)
 
 
 def pipeline_options(function: Callable[..., Any]) -> Callable[..., Any]:

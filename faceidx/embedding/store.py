@@ -6,11 +6,12 @@ docs/file-formats.md describes every dataset and attribute.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import h5py
 import numpy as np
@@ -21,10 +22,11 @@ from faceidx.hdf5 import NewHdf5
 
 FORMAT = "faceidx-embeddings"
 VERSION = 1
-T = TypeVar("T")
 TEXT = h5py.string_dtype("utf-8")
 # Rows of a chunk: large enough for sequential reads, small enough to fetch a few rows cheaply.
 _CHUNK_ROWS = 1024
+# What h5py raises on damaged files, by the part that is damaged.
+_H5PY_ERRORS = (KeyError, ValueError, TypeError, RuntimeError, OSError)
 
 
 @dataclass(kw_only=True)
@@ -64,16 +66,14 @@ class EmbeddingFile:
         self.path = path
         self._file = open_hdf5(path, FORMAT, VERSION)
         try:
-            self._vectors = own_dataset(self._file, "embeddings", path)
-            self.count, self.dim = (int(n) for n in self._vectors.shape)
-            for name in ("norms", "paths", "identities"):
-                shape = own_dataset(self._file, name, path).shape
-                if shape != (self.count,):
-                    raise InputError(f"{path}: {name} is of shape {shape}, not ({self.count},)")
-            self.origin = _origin(self._file)
-        except (ValueError, TypeError, RuntimeError, OSError, KeyError) as error:
-            self._file.close()
-            raise InputError(f"{path} is damaged ({_first_line(error)})") from None
+            with reading(path):
+                self._vectors = own_dataset(self._file, "embeddings", path)
+                self.count, self.dim = (int(n) for n in self._vectors.shape)
+                for name in ("norms", "paths", "identities"):
+                    shape = own_dataset(self._file, name, path).shape
+                    if shape != (self.count,):
+                        raise InputError(f"{path}: {name} is of shape {shape}, not ({self.count},)")
+                self.origin = _origin(self._file)
         except InputError:
             self._file.close()
             raise
@@ -101,12 +101,14 @@ class EmbeddingFile:
 
     def norms(self) -> np.ndarray:
         """Length of each embedding before normalising, (N,) float32."""
-        norms = own_dataset(self._file, "norms", self.path)
-        return _read(lambda: np.asarray(norms[()], dtype=np.float32), self.path)
+        with reading(self.path):
+            norms = own_dataset(self._file, "norms", self.path)
+            return np.asarray(norms[()], dtype=np.float32)
 
     def vectors(self, rows: slice = slice(None)) -> np.ndarray:
         """Unit embeddings of a range of rows, (n, D) float32."""
-        return _read(lambda: np.asarray(self._vectors[rows], dtype=np.float32), self.path)
+        with reading(self.path):
+            return np.asarray(self._vectors[rows], dtype=np.float32)
 
     def blocks(self, rows: int = 65536) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (first row, vectors) over the whole file, `rows` rows at a time."""
@@ -123,17 +125,18 @@ class EmbeddingFile:
         )
 
     def _texts(self, name: str) -> list[str]:
-        if name not in self._file:
-            return []
-        texts = own_dataset(self._file, name, self.path)
-        return _read(lambda: [str(text) for text in texts.asstr()[()]], self.path)
+        with reading(self.path):
+            if name not in self._file:
+                return []
+            return [str(t) for t in own_dataset(self._file, name, self.path).asstr()[()]]
 
 
-def _read(read: Callable[[], T], path: Path) -> T:
-    """What `read` gives; a damaged part of the file as an `InputError`."""
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what h5py raises on damaged files into an `InputError` that names the file."""
     try:
-        return read()
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        yield
+    except _H5PY_ERRORS as error:
         raise InputError(f"{path} is damaged ({_first_line(error)})") from None
 
 
@@ -248,7 +251,7 @@ def open_hdf5(path: Path, wanted: str, version: int) -> h5py.File:
     try:
         file = h5py.File(path, "r")
         found, of_file = str(file.attrs.get("format")), int(file.attrs.get("version", 0))
-    except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
+    except _H5PY_ERRORS as error:
         raise InputError(f"{path} is no readable HDF5 file ({_first_line(error)})") from None
     if found != wanted:
         file.close()
@@ -281,4 +284,5 @@ def own_dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    lines = str(error).strip("'\"").splitlines()  # a KeyError's text is quoted
+    return lines[0] if lines else type(error).__name__

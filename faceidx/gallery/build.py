@@ -20,12 +20,13 @@ import numpy as np
 from faceidx.embedding.store import (
     open_hdf5,
     own_dataset,
+    reading,
     require_one_origin,
     require_same_fingerprint,
 )
 from faceidx.errors import InputError
 from faceidx.files import refuse_existing, remove_leftovers, whole_folder, writer_lock
-from faceidx.gallery.data import Rows, data_shape, origin_of, read_refused, read_texts, reading
+from faceidx.gallery.data import Rows, data_shape, origin_of, read_refused, read_texts
 from faceidx.gallery.folder import DATA, INDEX, MANIFEST, Gallery, load_gallery, write_gallery
 from faceidx.gallery.manifest import FORMAT, VERSION, Manifest, Threshold
 from faceidx.gallery.sources import (

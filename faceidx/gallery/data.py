@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import h5py
 import numpy as np
 
-from faceidx.embedding.store import Origin, own_dataset
+from faceidx.embedding.store import Origin, own_dataset, reading
 from faceidx.errors import InputError
 
 
@@ -30,16 +28,6 @@ class Refused(NamedTuple):
     path: str
     identity: str
     reason: str
-
-
-@contextmanager
-def reading(name: Path) -> Iterator[None]:
-    """Turn what h5py raises on damaged files into an `InputError` that names the file."""
-    try:
-        yield
-    except (KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
-        reason = str(error).strip("'\"").splitlines() or [type(error).__name__]
-        raise InputError(f"{name} is damaged ({reason[0]})") from None
 
 
 def data_shape(data: h5py.File, name: Path) -> tuple[int, int]:

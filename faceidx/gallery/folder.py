@@ -25,7 +25,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from faceidx.embedding.store import TEXT, Origin, open_hdf5, require_same_fingerprint
+from faceidx.embedding.store import TEXT, Origin, open_hdf5, reading, require_same_fingerprint
 from faceidx.errors import InputError, JobError
 from faceidx.files import sha256_file
 from faceidx.gallery.data import (
@@ -35,7 +35,6 @@ from faceidx.gallery.data import (
     origin_of,
     read_refused,
     read_texts,
-    reading,
 )
 from faceidx.gallery.flat import map_rows, require_flat, write_flat
 from faceidx.gallery.manifest import (
@@ -48,6 +47,7 @@ from faceidx.gallery.manifest import (
     parse_manifest,
     render_manifest,
 )
+from faceidx.hdf5 import NewHdf5
 
 INDEX, DATA, MANIFEST = "index.faiss", "gallery.h5", "manifest.json"
 FLAT = "flat"
@@ -270,7 +270,7 @@ def write_gallery(
         refused: read after the blocks have run out, so that their generator may fill it.
     """
     people: set[str] = set()
-    with h5py.File(folder / DATA, "w") as data:
+    with NewHdf5(folder / DATA) as data:
         count = write_flat(folder / INDEX, dim, _through_hdf5(data, dim, blocks, at_most, people))
         for column, texts in zip(
             ("paths", "identities", "reasons"), _columns(refused), strict=True

@@ -5,8 +5,9 @@ Recognition", ECCV, equations 2 to 4): pull each embedding to the centre of its 
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import nn
+
+from faceidx.processes import gather_rows
 
 
 class CenterLoss(nn.Module):
@@ -43,7 +44,7 @@ class CenterLoss(nn.Module):
 
     @torch.no_grad()
     def _move(self, embeddings: torch.Tensor, labels: torch.Tensor) -> None:
-        embeddings, labels = _gathered(embeddings), _gathered(labels)
+        embeddings, labels = gather_rows(embeddings), gather_rows(labels)
         seen, rows, counts = labels.unique(return_inverse=True, return_counts=True)
         steps = torch.zeros(len(seen), self.centers.shape[1], device=embeddings.device)
         steps.index_add_(0, rows, self.centers[labels] - embeddings)
@@ -51,12 +52,3 @@ class CenterLoss(nn.Module):
         self.centers = self.centers.index_add(
             0, seen, steps / (1 + counts).unsqueeze(1), alpha=-self.alpha
         )
-
-
-def _gathered(rows: torch.Tensor) -> torch.Tensor:
-    """The rows of all processes, in the order of their ranks."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return rows
-    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)

@@ -82,5 +82,6 @@ def normalize(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         (N, D) float32 unit rows (a row of zeros stays zeros), and their (N,) float32 lengths.
     """
     norms = np.linalg.norm(embeddings.astype(np.float32, copy=False), axis=1)
-    units = embeddings / np.maximum(norms, np.finfo(np.float32).tiny)[:, None]
+    with np.errstate(invalid="ignore"):  # infinite rows become NaN
+        units = embeddings / np.maximum(norms, np.finfo(np.float32).tiny)[:, None]
     return units.astype(np.float32, copy=False), norms.astype(np.float32, copy=False)

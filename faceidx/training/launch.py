@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import threading
@@ -20,6 +21,10 @@ from faceidx.training.options import TrainOptions
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Work = Callable[[Fabric, Job, ProgressCallback], Result]
+
+# It announces every process and every precision, whoever asked.
+for _name in ("lightning_fabric", "lightning.fabric"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 

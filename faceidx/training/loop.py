@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from faceidx.images.preprocess import Preprocessing
 from faceidx.losses.registry import AUXILIARY_WEIGHTS
 from faceidx.models.file import write_model
 from faceidx.models.record import Head
+from faceidx.processes import add_up
 from faceidx.progress import Progress, ProgressCallback, silent
 from faceidx.training import run_folder
 from faceidx.training.augment import Chance, augment, strength_named
@@ -44,6 +45,7 @@ from faceidx.training.network import (
 from faceidx.training.options import Recipe, TrainOptions, settle_recipe
 from faceidx.training.pictures import look_ahead
 from faceidx.training.schedule import auxiliary_share, has_flattened, rate_share
+from faceidx.training.shared_norm import share_statistics
 from faceidx.training.state import State, load_tensors, save_state
 from faceidx.training.validate import validate
 
@@ -126,6 +128,8 @@ def fit(fabric: Fabric, job: Job, progress: ProgressCallback) -> State:
     torch.manual_seed(options.seed)
     plain = build_network(recipe, job.start, job.preprocessing, len(data.class_names))
     plain = plain.to(memory_format=torch.channels_last)
+    if fabric.world_size > 1 and fabric.device.type == "cpu":
+        share_statistics(plain)
     sgd = build_optimizer(plain, recipe, job.start.stage)
     network, optimizer = fabric.setup(plain, sgd)
     state = job.state or State()
@@ -221,10 +225,7 @@ def _set_rates(
 
 def _pool(fabric: Fabric, sums: dict[str, torch.Tensor], state: State) -> dict[str, torch.Tensor]:
     """Add up the sums of all processes into the state; return what each goes on with."""
-    together = {
-        name: cast(torch.Tensor, fabric.all_reduce(value, reduce_op="sum"))
-        for name, value in sums.items()
-    }
+    together = {name: add_up(value) for name, value in sums.items()}
     state.sums = {name: float(value) for name, value in together.items()}
     return together if fabric.is_global_zero else {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from faceidx.evaluation.roc import auc, roc_curve
 from faceidx.models.face_model import normalize
 from faceidx.models.record import Head
 from faceidx.models.torch_model import class_logits
+from faceidx.processes import gather_rows
 from faceidx.training.data import TrainingData
 from faceidx.training.network import TrainingNetwork
 from faceidx.training.pictures import Bank, look_ahead
@@ -86,8 +87,7 @@ def embed_rows(
     for pictures in look_ahead(bank, batches):
         with fabric.autocast():
             parts.append(network.embed(pictures.to(fabric.device)).float())
-    everyone = cast(torch.Tensor, fabric.all_gather(torch.cat(parts)))
-    gathered = everyone.reshape(world, len(mine), -1)
+    gathered = gather_rows(torch.cat(parts)).reshape(world, len(mine), -1)
     # Row r of process p is picture r * world + p.
     together: np.ndarray = gathered.transpose(0, 1).flatten(0, 1)[: len(rows)].cpu().numpy()
     return together
