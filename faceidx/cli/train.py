@@ -97,11 +97,14 @@ def train(**options: Any) -> tuple[dict[str, Any], str]:
     RUN gets model.safetensors (the best), last.safetensors, metrics.jsonl (a line an epoch),
     curves.png, config.toml, TensorBoard events, and state/ to go on from.
     """
+    from faceidx.training.launch import is_first_process
     from faceidx.training.loop import train as run
     from faceidx.training.options import TrainOptions
 
     with progress_bar() as progress:
         result = run(TrainOptions(**options), progress)
+    if not is_first_process():
+        raise click.exceptions.Exit(0)  # the first of the processes speaks for all
     return result, _summary(result)
 
 

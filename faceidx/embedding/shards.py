@@ -74,7 +74,8 @@ def _difference(folder: Path, settings: Mapping[str, Any]) -> str | None:
             raise ValueError("no JSON object")
     except (ValueError, OSError) as error:
         return f"{job} is damaged ({error})"
-    for name in sorted({*before, *settings}):
+    # The fingerprint last: what it covers is named by the option where there is one.
+    for name in sorted({*before, *settings}, key=lambda n: (n == "fingerprint", n)):
         if before.get(name) != settings.get(name):
             return (
                 f"{folder} holds unfinished work with other options: {name} was "
@@ -122,9 +123,9 @@ def write_shard(path: Path, embedded: Embedded, origin: Origin, dtype: str) -> N
 
 def merge_shards(out: Path, shards: Sequence[Path], origin: Origin, dim: int, dtype: str) -> None:
     """Write the one promised file from the shards, a shard at a time."""
-    left = Left()
+    left, expected = Left(), sum(_rows(path) for path in shards)
     with whole_file(out) as temporary, NewHdf5(temporary) as file:
-        create_datasets(file, dim=dim, dtype=dtype, rows=0)
+        create_datasets(file, dim=dim, dtype=dtype, rows=0, expected=expected)
         for path in shards:
             with EmbeddingFile(path) as shard:
                 _append(file, shard)
@@ -134,6 +135,11 @@ def merge_shards(out: Path, shards: Sequence[Path], origin: Origin, dim: int, dt
             left.no_face += part.no_face
         write_left(file, left)
         write_attributes(file, origin)
+
+
+def _rows(path: Path) -> int:
+    with EmbeddingFile(path) as shard:
+        return shard.count
 
 
 def _append(file: h5py.File, shard: EmbeddingFile) -> None:

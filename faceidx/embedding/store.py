@@ -20,6 +20,7 @@ from faceidx.errors import InputError
 from faceidx.files import whole_file
 from faceidx.hdf5 import NewHdf5
 
+SUFFIX = ".h5"
 FORMAT = "faceidx-embeddings"
 VERSION = 1
 TEXT = h5py.string_dtype("utf-8")
@@ -183,9 +184,15 @@ def write_embeddings(
         write_attributes(file, origin, attributes)
 
 
-def create_datasets(file: h5py.File, *, dim: int, dtype: str, rows: int) -> None:
-    """Create the datasets that hold a row a face; growable, so that shards can be appended."""
-    chunk = max(1, min(_CHUNK_ROWS, rows or _CHUNK_ROWS))
+def create_datasets(
+    file: h5py.File, *, dim: int, dtype: str, rows: int, expected: int | None = None
+) -> None:
+    """Create the datasets that hold a row a face; growable, so that shards can be appended.
+
+    Args:
+        expected: rows that there will be in the end.
+    """
+    chunk = max(1, min(_CHUNK_ROWS, rows if expected is None else expected))
     file.create_dataset("embeddings", (rows, dim), dtype, maxshape=(None, dim), chunks=(chunk, dim))
     file.create_dataset("norms", (rows,), "float32", maxshape=(None,), chunks=(chunk,))
     for name in ("paths", "identities"):

@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from faceidx.embedding.pipeline import PipelineOptions, embed_pictures
-from faceidx.embedding.store import EmbeddingFile, require_same_fingerprint
+from faceidx.embedding.store import SUFFIX, EmbeddingFile, require_same_fingerprint
 from faceidx.errors import InputError
-from faceidx.escape import write_csv
-from faceidx.files import refuse_existing, require_parent, whole_file
+from faceidx.files import refuse_existing, require_parent
 from faceidx.images.sources import open_source
 from faceidx.models.face_model import FaceModel
 from faceidx.models.open import ModelOptions, open_model
 from faceidx.progress import ProgressCallback, silent
+from faceidx.tables import ANSWER_HEADER, MATCH, UNKNOWN, Answer, write_rows
 
-HEADER = ("path", "rank", "identity", "score", "decision")
-EMBEDDINGS_SUFFIX = ".h5"
 _BLOCK = 4096
-_SHOWN = 20
 
 
 @dataclass(kw_only=True)
@@ -41,18 +38,6 @@ class NWayOptions:
     overwrite: bool = False
 
 
-class Row(NamedTuple):
-    """One row of the CSV file."""
-
-    path: str
-    rank: int | None
-    """None for a picture that could not be read."""
-    identity: str
-    score: float | None
-    """Probability."""
-    decision: str
-
-
 @dataclass(kw_only=True)
 class Labelled:
     """Embeddings as the classifier takes them."""
@@ -67,7 +52,7 @@ class Labelled:
 
 def classify_n_way(
     options: NWayOptions, progress: ProgressCallback = silent
-) -> tuple[dict[str, Any], list[Row]]:
+) -> tuple[dict[str, Any], list[Answer]]:
     """Ask the classifier about each probe; write CSV where asked for.
 
     Returns:
@@ -84,11 +69,9 @@ def classify_n_way(
     names = class_names(model)
     probes = _read(options, model, progress)
     order, scores = top_classes(model, probes.raw, max(options.top_k, 5))
-    rows = list(_rows(probes, names, order, scores, options))
-    if options.out:
-        with whole_file(options.out) as temp, temp.open("w", encoding="utf-8", newline="") as file:
-            write_csv(file, HEADER, rows)
-    matched = sum(row.rank == 1 and row.decision == "match" for row in rows)
+    answers = list(_answers(probes, names, order, scores, options))
+    first = write_rows(options.out, ANSWER_HEADER, answers)
+    matched = sum(answer.rank == 1 and answer.decision == MATCH for answer in answers)
     total = len(probes.keys) + len(probes.failed)
     summary: dict[str, Any] = {
         "probes": total,
@@ -100,7 +83,7 @@ def classify_n_way(
     }
     if any(probes.identities):
         summary |= rank_figures(order, probes.identities, names)
-    return summary, rows[:_SHOWN]
+    return summary, first
 
 
 def class_names(model: FaceModel) -> list[str]:
@@ -166,7 +149,7 @@ def rank_figures(
 
 
 def _read(options: NWayOptions, model: FaceModel, progress: ProgressCallback) -> Labelled:
-    if options.probes.suffix.lower() == EMBEDDINGS_SUFFIX:
+    if options.probes.suffix.lower() == SUFFIX:
         return _read_file(options.probes, model)
     source = open_source(options.probes, root=options.root)
     # The classifier was trained on single embeddings, not on sums with the mirror image's.
@@ -193,19 +176,19 @@ def _read_file(path: Path, model: FaceModel) -> Labelled:
         )
 
 
-def _rows(
+def _answers(
     probes: Labelled,
     names: Sequence[str],
     order: np.ndarray,
     scores: np.ndarray,
     options: NWayOptions,
-) -> Iterator[Row]:
+) -> Iterator[Answer]:
     for key, classes, row_scores in zip(probes.keys, order, scores, strict=True):
         for rank, (number, score) in enumerate(zip(classes, row_scores, strict=True), 1):
             if rank > options.top_k:
                 break
             match = rank == 1 if options.threshold is None else score >= options.threshold
-            decision = "match" if match else "unknown"
-            yield Row(key, rank, names[int(number)], float(score), decision)
+            decision = MATCH if match else UNKNOWN
+            yield Answer(key, rank, names[int(number)], float(score), decision)
     for key, _ in probes.failed:
-        yield Row(key, None, "", None, "unknown")
+        yield Answer(key, None, "", None, UNKNOWN)

@@ -126,7 +126,10 @@ def wilson_interval(errors: int, trials: int) -> tuple[float, float]:
     share, z2 = errors / trials, _Z95**2
     centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     half = _Z95 * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2)) / (1 + z2 / trials)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At the ends the formula is exact, but not in floating point.
+    low = centre - half if errors else 0.0
+    high = centre + half if errors < trials else 1.0
+    return low, high
 
 
 def _allowed(fpir: float, trials: int) -> int:

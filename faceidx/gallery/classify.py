@@ -15,11 +15,8 @@ from faceidx.gallery.folder import Gallery
 from faceidx.gallery.identification import RANKS, IdentificationCounts
 from faceidx.gallery.probes import Probes, probe_blocks
 from faceidx.gallery.search import Candidate, nearest_identities
-from faceidx.gallery.table import write_rows
 from faceidx.progress import ProgressCallback, silent
-
-MATCH, UNKNOWN = "match", "unknown"
-HEADER = ("path", "rank", "identity", "score", "decision")
+from faceidx.tables import ANSWER_HEADER, MATCH, UNKNOWN, Answer, write_rows
 
 _log = logging.getLogger(__name__)
 
@@ -35,18 +32,6 @@ class ClassifyOptions:
     out: Path | None = None
     """CSV file to write."""
     overwrite: bool = False
-
-
-class Answer(NamedTuple):
-    """One row of the CSV file. A row's decision is by its own score; rank 1 decides the probe."""
-
-    path: str
-    rank: int | None
-    """None where the probe cannot be searched: it holds NaN or has length zero."""
-    identity: str
-    score: float | None
-    decision: str
-    """`match` or `unknown`."""
 
 
 class Classified(NamedTuple):
@@ -94,7 +79,8 @@ def classify(
 ) -> Classified:
     """Look up the nearest people of each probe and decide who is known.
 
-    A probe is matched when its nearest person scores at or above the threshold, else unknown. A
+    A probe is matched when its nearest person scores at or above the threshold, else unknown. Each
+    row's decision is by its own score; that of rank 1 decides the probe. A
     probe that cannot be searched is unknown, counted as `refused`, and has one row without rank.
 
     Raises:
@@ -121,9 +107,9 @@ def classify(
                 tally["refused"] += row not in nearest
                 yield from _answers(key, candidates, threshold)
 
-    first = write_rows(options.out, HEADER, answers())
+    first = write_rows(options.out, ANSWER_HEADER, answers())
     if tally["refused"]:
-        _log.warning("%d probes hold NaN or are zero and cannot be searched", tally["refused"])
+        _log.warning("%d probes have no usable embedding and cannot be searched", tally["refused"])
     summary: dict[str, Any] = {**tally, "threshold": threshold, "out": options.out}
     if any(probes.identities):
         summary.update(counts.figures())

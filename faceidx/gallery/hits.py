@@ -14,8 +14,8 @@ from faceidx.files import refuse_existing, require_parent
 from faceidx.gallery.folder import load_gallery
 from faceidx.gallery.probes import probe_blocks, probes_of_file
 from faceidx.gallery.search import search
-from faceidx.gallery.table import write_rows
 from faceidx.progress import ProgressCallback, silent
+from faceidx.tables import write_rows
 
 HEADER = ("path", "rank", "match", "identity", "score")
 

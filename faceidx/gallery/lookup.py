@@ -12,18 +12,17 @@ from typing import Any
 import numpy as np
 
 from faceidx.embedding.pipeline import PipelineOptions, embed_pictures
-from faceidx.embedding.store import EmbeddingFile, require_same_fingerprint
+from faceidx.embedding.store import SUFFIX, EmbeddingFile, require_same_fingerprint
 from faceidx.errors import InputError
-from faceidx.gallery.classify import Answer, ClassifyOptions, classify, threshold_of
+from faceidx.gallery.classify import ClassifyOptions, classify, threshold_of
 from faceidx.gallery.folder import Gallery, load_gallery
 from faceidx.gallery.probes import Probes, probes_of_file
 from faceidx.images.sources import open_source
 from faceidx.models.open import ModelOptions, open_model
 from faceidx.progress import ProgressCallback, silent
+from faceidx.tables import Answer
 
 logger = logging.getLogger(__name__)
-
-EMBEDDINGS_SUFFIX = ".h5"
 
 
 @dataclass(kw_only=True)
@@ -64,7 +63,7 @@ def _probes(
     options: LookupOptions, gallery: Gallery, progress: ProgressCallback
 ) -> Iterator[tuple[Probes, int]]:
     """The probes, and how many of them could not be read."""
-    if options.probes.suffix.lower() == EMBEDDINGS_SUFFIX:
+    if options.probes.suffix.lower() == SUFFIX:
         with EmbeddingFile(options.probes) as file:
             left = file.left()
             yield probes_of_file(file), len(left.failed) + len(left.no_face)

@@ -58,12 +58,42 @@ def settle_hardware(options: TrainOptions) -> Hardware:
         raise InputError(f"--precision {options.precision}: give auto, fp32, bf16 or fp16")
     if not on_gpu and options.precision == "fp16":
         raise InputError("--precision fp16 needs a GPU; give bf16 or fp32")
+    outside = _outside()
     return Hardware(
         on_gpu=on_gpu,
-        devices=_devices(options.devices, device),
-        num_nodes=options.num_nodes,
+        devices=outside.here if outside else _devices(options.devices, device),
+        num_nodes=outside.nodes if outside else options.num_nodes,
         precision=_auto_precision(on_gpu) if options.precision == "auto" else options.precision,
     )
+
+
+@dataclass(kw_only=True)
+class _Outside:
+    """What an outside launcher has started."""
+
+    rank: int
+    here: int
+    """Processes on this machine."""
+    nodes: int
+
+
+def _outside() -> _Outside | None:
+    """Read what torchrun or Slurm say of this process; None where neither has started it."""
+    environment = os.environ
+    if "TORCHELASTIC_RUN_ID" in environment:
+        here, world = int(environment["LOCAL_WORLD_SIZE"]), int(environment["WORLD_SIZE"])
+        return _Outside(rank=int(environment["RANK"]), here=here, nodes=max(1, world // here))
+    if int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment:
+        nodes = int(environment.get("SLURM_NNODES", "1"))
+        here = int(environment["SLURM_NTASKS"]) // nodes
+        return _Outside(rank=int(environment["SLURM_PROCID"]), here=here, nodes=nodes)
+    return None
+
+
+def is_first_process() -> bool:
+    """Whether this is the one process that writes, among those that an outside launcher started."""
+    outside = _outside()
+    return outside is None or outside.rank == 0
 
 
 def _devices(wanted: str, device: str) -> list[int] | int:
@@ -102,7 +132,7 @@ def launch(
     Raises:
         FaceidxError: as `work` raised it, from whatever process.
     """
-    started_outside = "LOCAL_RANK" in os.environ or "SLURM_PROCID" in os.environ
+    started_outside = _outside() is not None
     single = hardware.processes == 1
     fabric = Fabric(
         accelerator="cuda" if hardware.on_gpu else "cpu",

@@ -13,6 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from faceidx.progress import Progress, ProgressCallback, silent
 from faceidx.training import run_folder
 from faceidx.training.augment import Chance, augment, strength_named
 from faceidx.training.data import TrainingData, load_data, scan
-from faceidx.training.launch import launch, settle_hardware
+from faceidx.training.launch import is_first_process, launch, settle_hardware
 from faceidx.training.network import (
     Start,
     TrainingNetwork,
@@ -46,7 +47,7 @@ from faceidx.training.options import Recipe, TrainOptions, settle_recipe
 from faceidx.training.pictures import look_ahead
 from faceidx.training.schedule import auxiliary_share, has_flattened, rate_share
 from faceidx.training.shared_norm import share_statistics
-from faceidx.training.state import State, load_tensors, save_state
+from faceidx.training.state import State, load_tensors, read_state, save_state
 from faceidx.training.validate import validate
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,6 @@ class Job:
     data: TrainingData
     preprocessing: Preprocessing
     settings: dict[str, Any]
-    state: State | None
 
 
 def train(options: TrainOptions, progress: ProgressCallback = silent) -> dict[str, Any]:
@@ -87,7 +87,8 @@ def train(options: TrainOptions, progress: ProgressCallback = silent) -> dict[st
     recipe = settle_recipe(options, pictures=len(source.pictures), on_gpu=hardware.on_gpu)
     recipe = adopt_facts(recipe, start, options)
     strength_named(recipe.augment)
-    if options.aux_start != "auto" and not options.aux_start.isdigit():
+    start_epoch = options.aux_start
+    if start_epoch != "auto" and not (start_epoch.isdigit() and int(start_epoch) >= 1):
         raise InputError(f"--aux-start {options.aux_start}: give auto or an epoch, from 1")
     if options.select == "pairs" and not options.pairs:
         raise InputError("--select pairs chooses by a pair list; give --pairs")
@@ -105,19 +106,20 @@ def train(options: TrainOptions, progress: ProgressCallback = silent) -> dict[st
     # What cannot be built fails here, before a file is made.
     build_network(recipe, start, preprocessing, len(data.class_names))
     settings = run_folder.settings_of(options, recipe, data.digest)
-    with writer_lock(options.out):
-        state = run_folder.prepare_folder(options.out, settings, overwrite=options.overwrite)
-        run_folder.write_config(options.out, options, recipe)
-        run_folder.write_left_out(options.out, data.left_out)
-        job = Job(
-            options=options,
-            recipe=recipe,
-            start=start,
-            data=data,
-            preprocessing=preprocessing,
-            settings=settings,
-            state=state,
-        )
+    job = Job(
+        options=options,
+        recipe=recipe,
+        start=start,
+        data=data,
+        preprocessing=preprocessing,
+        settings=settings,
+    )
+    with ExitStack() as stack:
+        if is_first_process():  # the others wait for it when they meet in `launch`
+            stack.enter_context(writer_lock(options.out))
+            run_folder.prepare_folder(options.out, settings, overwrite=options.overwrite)
+            run_folder.write_config(options.out, options, recipe)
+            run_folder.write_left_out(options.out, data.left_out)
         done = launch(hardware, fit, job, progress)
     return _summary(job, done)
 
@@ -132,9 +134,13 @@ def fit(fabric: Fabric, job: Job, progress: ProgressCallback) -> State:
         share_statistics(plain)
     sgd = build_optimizer(plain, recipe, job.start.stage)
     network, optimizer = fabric.setup(plain, sgd)
-    state = job.state or State()
-    if job.state:
+    saved = read_state(run / run_folder.STATE)
+    state = saved[0] if saved else State()
+    fabric.barrier()  # all have looked before the first one writes
+    if saved:
         load_tensors(run / run_folder.STATE, plain, sgd)
+    elif fabric.is_global_zero:
+        save_state(run / run_folder.STATE, state, plain, sgd, job.settings)
     if options.aux_start != "auto" and recipe.aux:
         state.aux_started = int(options.aux_start) - 1
     board = _board(run, state) if fabric.is_global_zero else None
@@ -143,7 +149,7 @@ def fit(fabric: Fabric, job: Job, progress: ProgressCallback) -> State:
     while state.epoch < recipe.epochs:
         began = time.monotonic()
         plain.train()
-        sums = {name: torch.tensor(value) for name, value in state.sums.items()}
+        sums = {n: torch.tensor(v, dtype=torch.float64) for n, v in state.sums.items()}
         if not fabric.is_global_zero:
             sums = {}  # what was saved are the sums of all, and rank 0 has taken them up
         for step, pictures, labels, chance in _batches(fabric, job, state, steps_per_epoch):
@@ -279,9 +285,11 @@ def _judge(job: Job, line: dict[str, Any]) -> str | None:
 
 
 def _best(job: Job, history: list[dict[str, Any]]) -> dict[str, Any]:
-    """The best epoch so far: by its judge, the latest where none can be computed."""
+    """The best epoch so far: by its judge, then by accuracy; of equals the latest."""
     name = _judge(job, history[-1])
-    return max(history, key=lambda line: line[name]) if name else history[-1]
+    if name is None:
+        return history[-1]
+    return max(history, key=lambda h: (h[name], h["val_accuracy"] or 0.0, h["epoch"]))
 
 
 def _write_epoch(

@@ -12,9 +12,9 @@ import tomli_w
 
 from faceidx.errors import InputError
 from faceidx.escape import write_csv
-from faceidx.files import FOLDER_MODE, whole_file
+from faceidx.files import FOLDER_MODE, remove_leftovers, whole_file
 from faceidx.training.options import Recipe, TrainOptions
-from faceidx.training.state import State, read_state
+from faceidx.training.state import read_state
 
 MODEL, LAST, STATE = "model.safetensors", "last.safetensors", "state"
 METRICS, CONFIG, CURVES, LEFT_OUT = "metrics.jsonl", "config.toml", "curves.png", "left-out.csv"
@@ -36,45 +36,48 @@ def settings_of(options: TrainOptions, recipe: Recipe, digest: str) -> dict[str,
     return json.loads(json.dumps(plain, default=str))
 
 
-def prepare_folder(run: Path, settings: dict[str, Any], *, overwrite: bool) -> State | None:
+def prepare_folder(run: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
     """Make the folder ready: new, emptied, or as an unfinished run left it.
 
-    Returns:
-        Where the unfinished run stands, or None for a new one.
+    An unfinished run with the same settings is gone on with, `overwrite` or not: it would come out
+    the same again.
 
     Raises:
         InputError: it holds a finished run, one with other options, or something that is no run.
     """
     if not run.exists():
-        if not run.absolute().parent.is_dir():
-            raise InputError(f"{run}: the folder {run.absolute().parent} does not exist")
         run.mkdir(FOLDER_MODE)
-        return None
+        return
     if not run.is_dir():
         raise InputError(f"{run} is no folder; a run is one")
-    foreign = {p.name for p in run.iterdir()} - _OURS
-    if foreign:
+    for name in _OURS:
+        remove_leftovers(run / name)
+    if {p.name for p in run.iterdir()} - _OURS:
         raise InputError(f"{run} holds other things than a run; give a folder of its own")
-    if overwrite:
+    reason = _why_not_go_on(run, settings)
+    if reason and not overwrite:
+        raise InputError(f"{run} {reason}")
+    if reason:
         for path in run.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        return None
+
+
+def _why_not_go_on(run: Path, settings: dict[str, Any]) -> str | None:
+    """What keeps a run from being gone on with, None where nothing does."""
     saved = read_state(run / STATE)
     if saved is None:
-        if (run / MODEL).exists():
-            raise InputError(f"{run} holds a model but no state to go on from; give --overwrite")
-        return None
+        held = (run / MODEL).exists()
+        return "holds a model but no state to go on from; give --overwrite" if held else None
     state, before = saved
     if state.finished:
-        raise InputError(f"{run} holds a finished run; give --overwrite to train anew")
-    changed = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
-    if changed:
-        name = changed[0]
-        raise InputError(
-            f"{run} holds an unfinished run with other options: {name.replace('_', '-')} was "
-            f"{before.get(name)}, now {settings.get(name)}; give the same, or --overwrite"
-        )
-    return state
+        return "holds a finished run; give --overwrite to train anew"
+    for name in sorted({*before, *settings}):
+        if before.get(name) != settings.get(name):
+            return (
+                f"holds an unfinished run with other options: {name.replace('_', '-')} was "
+                f"{before.get(name)}, now {settings.get(name)}; give the same, or --overwrite"
+            )
+    return None
 
 
 def write_config(run: Path, options: TrainOptions, recipe: Recipe) -> None:

