@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from faceidx.models.embedding_layer import EmbeddingLayer
-
 # Table 1: expansion t, output channels c, repeats n, stride s of each run of bottlenecks.
 _BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 _LAST_CHANNELS = 512
@@ -41,6 +39,28 @@ class _Bottleneck(nn.Module):
         return x + out if self.residual else out
 
 
+class _EmbeddingLayer(nn.Module):
+    """(N, C, h, w) feature map to (N, D) embedding: a learned spatial weighting, then a projection.
+
+    The global depthwise convolution of section 3.2: unlike average pooling it can give the corner
+    of an eye more weight than the background, at a cost that does not grow with D.
+    """
+
+    def __init__(self, channels: int, size: tuple[int, int], embedding_dim: int) -> None:
+        super().__init__()
+        self.spatial = nn.Conv2d(channels, channels, size, groups=channels, bias=False)
+        # Start as average pooling: every place counts the same until training says otherwise.
+        nn.init.constant_(self.spatial.weight, 1.0 / (size[0] * size[1]))
+        self.norm = nn.BatchNorm2d(channels)
+        self.project = nn.Linear(channels, embedding_dim, bias=False)
+        self.out = nn.BatchNorm1d(embedding_dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.spatial(x)).flatten(1)
+        embedding: torch.Tensor = self.out(self.project(x))
+        return embedding
+
+
 class MobileFaceNet(nn.Module):
     """(N, 3, H, W) normalised pictures to (N, D) embeddings, not yet of unit length."""
 
@@ -55,7 +75,7 @@ class MobileFaceNet(nn.Module):
         layers.append(_ConvNorm(channels, _LAST_CHANNELS, 1, 1, 1))
         self.features = nn.Sequential(*layers)
         height, width = (-(-side // 16) for side in image_size)
-        self.embedding = EmbeddingLayer(_LAST_CHANNELS, (height, width), embedding_dim)
+        self.embedding = _EmbeddingLayer(_LAST_CHANNELS, (height, width), embedding_dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         embedding: torch.Tensor = self.embedding(self.features(x))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from faceidx.errors import InputError
-from faceidx.models.embedding_layer import EmbeddingLayer
+from faceidx.models.mobilefacenet import MobileFaceNet
 from faceidx.models.registry import BACKBONES, create_backbone
 
 _SIZES = [(16, 16), (33, 40), (56, 64), (112, 112), (224, 160)]
@@ -83,8 +83,8 @@ def test_the_body_of_resnet_is_torchvisions() -> None:
 
 
 def test_the_embedding_layer_begins_as_average_pooling() -> None:
-    layer = EmbeddingLayer(6, (3, 4), 5).eval()
-    features = torch.randn(2, 6, 3, 4)
+    layer = MobileFaceNet(5, (48, 64)).embedding.eval()
+    features = torch.randn(2, 512, 3, 4)
     torch.testing.assert_close(layer.spatial(features).flatten(1), features.mean((2, 3)))
 
 
