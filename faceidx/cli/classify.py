@@ -89,6 +89,8 @@ def _summary(result: dict[str, Any], rows: list[Any]) -> str:
     )
     if result["threshold"] is not None:
         lines[-1] += f" at threshold {result['threshold']:.4f}"
+    if result["failed"]:
+        lines.append(f"{result['failed']} of them could not be embedded")
     for name in ("rank1", "rank5", "fpir", "fnir"):
         figure = result.get(name)
         if figure and figure["value"] is not None:

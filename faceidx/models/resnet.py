@@ -35,7 +35,12 @@ class FaceResNet(nn.Module):
         self.layer1, self.layer2 = net.layer1, net.layer2
         self.layer3, self.layer4 = net.layer3, net.layer4
         self.pool = net.avgpool
-        self.project = nn.Linear(512 * block.expansion, embedding_dim, bias=False)
+        channels = 512 * block.expansion
+        # As many numbers as there are channels need no projection: the pooled features themselves
+        # are the embedding, and that learns faster.
+        self.project: nn.Module = nn.Identity()
+        if embedding_dim != channels:
+            self.project = nn.Linear(channels, embedding_dim, bias=False)
         self.out = nn.BatchNorm1d(embedding_dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
