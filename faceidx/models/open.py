@@ -107,7 +107,7 @@ def _given_preprocessing(options: ModelOptions, own_size: tuple[int, int] | None
             f"{options.path} does not say how its pictures are normalised; give --mean and --std, "
             f"or --preset {'|'.join(PRESETS)}"
         )
-    if not all(0 <= value <= 1 for value in (*mean, *std)):
+    if any(value > 1 for value in (*mean, *std)):
         raise InputError("--mean and --std are of pixels in 0..1; divide those of 0..255 by 255")
     if not size:
         raise InputError(f"{options.path} does not say its picture size; give --image-size")

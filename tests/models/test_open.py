@@ -209,6 +209,7 @@ def test_a_colour_that_nobody_gives_is_said_to_be_taken_for_rgb(
         ({"preset": "none"}, "no preset named 'none'"),
         ({"std": (0.0, 1.0, 1.0)}, "above 0"),
         ({"mean": (float("nan"), 1.0, 1.0)}, "three numbers"),
+        ({"mean": (127.5, 127.5, 127.5)}, "divide those of 0..255 by 255"),
     ],
 )
 def test_options_that_do_not_go_with_an_onnx_model_are_errors(
