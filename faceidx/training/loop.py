@@ -268,8 +268,8 @@ def _close_epoch(
         "images_per_second": images / max(1e-9, state.seconds - before),
     }
     line |= {f"loss_{name}": value for name, value in means.items()}
-    curve = [h[name] for h in state.history if (name := _judge(job, h))]
-    curve += [line[name]] if (name := _judge(job, line)) else []
+    worth = [_judge(job, h) for h in (*state.history, line)]
+    curve = [value for value in worth if value is not None]
     if recipe.aux and state.aux_started is None and has_flattened(curve, recipe.epochs):
         state.aux_started = state.epoch + 1
         line["aux_started"] = True
@@ -278,18 +278,20 @@ def _close_epoch(
     state.finished = state.epoch == recipe.epochs
 
 
-def _judge(job: Job, line: dict[str, Any]) -> str | None:
-    """The figure of an epoch that chooses the best model."""
+def _judge(job: Job, line: dict[str, Any]) -> float | None:
+    """What an epoch is worth, 0 to 1; None where nothing can be computed.
+
+    With few people the pair AUC alone can be highest by chance while the classifier still knows
+    nothing, so the two count alike.
+    """
     wanted = ("pairs_auc",) if job.options.select == "pairs" else ("val_auc", "val_accuracy")
-    return next((name for name in wanted if line.get(name) is not None), None)
+    values = [line[name] for name in wanted if line[name] is not None]
+    return sum(values) / len(values) if values else None
 
 
 def _best(job: Job, history: list[dict[str, Any]]) -> dict[str, Any]:
-    """The best epoch so far: by its judge, then by accuracy; of equals the latest."""
-    name = _judge(job, history[-1])
-    if name is None:
-        return history[-1]
-    return max(history, key=lambda h: (h[name], h["val_accuracy"] or 0.0, h["epoch"]))
+    """The best epoch so far; of equals, and where nothing can be computed, the latest."""
+    return max(history, key=lambda line: (_judge(job, line) or 0.0, line["epoch"]))
 
 
 def _write_epoch(
@@ -328,8 +330,8 @@ def _report(job: Job, state: State, steps_per_epoch: int, loss: float) -> Progre
     size = job.recipe.batch_size
     done = (state.epoch * steps_per_epoch + state.step) * size
     note = f"epoch {state.epoch + 1}/{job.recipe.epochs} loss {loss:.3f}"
-    if state.history and (name := _judge(job, state.history[-1])):
-        note += f" {name} {state.history[-1][name]:.4f}"
+    if state.history and (auc := state.history[-1]["val_auc"]) is not None:
+        note += f" val_auc {auc:.4f}"
     return Progress("train", done, job.recipe.epochs * steps_per_epoch * size, note=note)
 
 

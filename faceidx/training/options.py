@@ -11,6 +11,8 @@ from faceidx.errors import InputError
 
 # Pictures from which a GPU gets the recipe for large sets.
 _LARGE_SET = 300_000
+# A small set gets a smaller batch than the recipe's, so that an epoch has about this many steps.
+_LEAST_STEPS, _SMALL_BATCH = 16, 8
 
 
 @dataclass(kw_only=True)
@@ -107,5 +109,6 @@ def settle_recipe(options: TrainOptions, *, pictures: int, on_gpu: bool) -> Reci
     recipe = replace(recipe, **given)
     if min(recipe.epochs, recipe.batch_size) < 1 or recipe.lr <= 0:
         raise InputError("--epochs and --batch-size must be 1 or more, --lr above 0")
-    recipe.batch_size = max(1, min(recipe.batch_size, pictures))
+    if options.batch_size is None:
+        recipe.batch_size = min(recipe.batch_size, max(_SMALL_BATCH, pictures // _LEAST_STEPS))
     return recipe

@@ -18,6 +18,7 @@ from faceidx.models.file import read_model, read_record
 from faceidx.progress import Progress
 from faceidx.training import loop
 from faceidx.training.loop import train
+from faceidx.training.options import settle_recipe
 from tests.training.conftest import paint_people, quick
 
 TIMES = {"seconds", "images_per_second"}
@@ -282,6 +283,26 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
     with pytest.raises(JobError, match="diverged in epoch 1"):
         train(quick(people, tmp_path / "run", lr=1e18, warmup_epochs=0.0))
     assert not (tmp_path / "run/model.safetensors").exists()
+
+
+def test_the_best_epoch_is_that_of_the_highest_mean_of_both_figures(
+    unbroken: Path, tmp_path: Path
+) -> None:
+    lines = _metrics(unbroken)
+    worth = [(line["val_auc"] + line["val_accuracy"]) / 2 for line in lines]
+    best = max(range(len(lines)), key=lambda i: (worth[i], i)) + 1
+    assert read_record(unbroken / "model.safetensors").training["epoch"] == best
+
+
+def test_a_small_set_gets_a_smaller_batch_unless_one_is_given(tmp_path: Path) -> None:
+    for pictures, given, expected in (
+        (300, None, 18),
+        (40, None, 8),
+        (9000, None, 64),
+        (300, 32, 32),
+    ):
+        options = quick(tmp_path, tmp_path / "run", batch_size=given)
+        assert settle_recipe(options, pictures=pictures, on_gpu=False).batch_size == expected
 
 
 def test_people_held_out_are_no_classes(tmp_path: Path) -> None:
