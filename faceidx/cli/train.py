@@ -46,7 +46,7 @@ The same command goes on after an interruption, and ends as if there had been no
     default="auto",
     show_default=True,
     metavar="auto|EPOCH",
-    help="auto: once the validation curve is flat; from the start they diverge.",
+    help="auto: once the validation curve is flat; earlier they are in the way.",
 )
 @click.option("--epochs", type=click.IntRange(1), help=_BY_RECIPE)
 @click.option("--batch-size", type=click.IntRange(1), help=f"Over all processes. {_BY_RECIPE}")
