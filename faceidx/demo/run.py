@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +20,9 @@ from faceidx.demo.faces import write_people
 from faceidx.demo.page import Sample, write_page
 from faceidx.embedding.embed import EmbedOptions, embed
 from faceidx.errors import InputError
-from faceidx.escape import write_csv
 from faceidx.evaluation.verdict import VerifyOptions
 from faceidx.evaluation.verification import verify_pairs
-from faceidx.files import FOLDER_MODE, require_parent, whole_file
+from faceidx.files import FOLDER_MODE, require_parent
 from faceidx.gallery.build import BuildOptions, build
 from faceidx.gallery.calibrate import CalibrateOptions, calibrate
 from faceidx.gallery.hits import SearchOptions, search_file
@@ -32,6 +31,7 @@ from faceidx.models.about import describe
 from faceidx.models.file import read_record
 from faceidx.models.open import ModelOptions
 from faceidx.progress import ProgressCallback, silent
+from faceidx.tables import write_rows
 from faceidx.training.loop import train
 from faceidx.training.options import TrainOptions
 from faceidx.training.run_folder import STATE
@@ -222,10 +222,10 @@ def _write_lists(out: Path, unseen: Path, seed: int) -> None:
     probes += [(n, p) for n in people[_ENROLLED:] for p in pictures[n]]
     for name, chosen in (("gallery", gallery), ("probes", probes)):
         rows = [(f"{unseen.name}/{person}/{picture}", person) for person, picture in chosen]
-        _write_table(out / f"{name}.csv", ("path", "identity"), rows)
+        write_rows(out / f"{name}.csv", ("path", "identity"), rows)
     rng = np.random.default_rng(seed)
     pairs = [_draw_pair(rng, people, pictures, same=i % 2 == 0) for i in range(_PAIRS)]
-    _write_table(out / "pairs.csv", ("left", "right", "label"), pairs)
+    write_rows(out / "pairs.csv", ("left", "right", "label"), pairs)
 
 
 def _draw_pair(
@@ -237,11 +237,6 @@ def _draw_pair(
         return f"{person}/{one}", f"{person}/{other}", 1
     a, b = rng.choice(people, 2, replace=False)
     return f"{a}/{rng.choice(pictures[a])}", f"{b}/{rng.choice(pictures[b])}", 0
-
-
-def _write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        write_csv(file, header, rows)
 
 
 def _samples(out: Path) -> list[Sample]:

@@ -53,6 +53,10 @@ class Embedded:
     far: int = 0
     """Pictures whose shape is far from the model's: photos rather than crops, by the look of it."""
 
+    def raw(self) -> np.ndarray:
+        """(N, D) float32 as the model gave them, not normalised."""
+        return self.vectors * self.norms[:, None]
+
 
 def embed_pictures(
     pictures: Sequence[Picture],

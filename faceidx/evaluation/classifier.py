@@ -158,7 +158,7 @@ def _read(options: NWayOptions, model: FaceModel, progress: ProgressCallback) ->
     return Labelled(
         keys=embedded.paths,
         identities=embedded.identities,
-        raw=embedded.vectors * embedded.norms[:, None],
+        raw=embedded.raw(),
         failed=embedded.left.failed,
     )
 

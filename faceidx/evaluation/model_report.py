@@ -72,7 +72,7 @@ def _classifier(options: EvalOptions, data: Path, progress: ProgressCallback) ->
     # The classifier was trained on single embeddings, not on sums with the mirror image's.
     pipeline = replace(options.pipeline, flip=False)
     embedded = embed_pictures(source.pictures, model, pipeline, progress)
-    order, _ = top_classes(model, embedded.vectors * embedded.norms[:, None], 5)
+    order, _ = top_classes(model, embedded.raw(), 5)
     figures = rank_figures(order, embedded.identities, names)
     known = set(names)
     return {

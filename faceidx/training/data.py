@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from faceidx.progress import ProgressCallback
 from faceidx.training.options import TrainOptions
 from faceidx.training.pictures import Bank, open_bank
 from faceidx.training.split import split_pictures
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -38,7 +41,6 @@ class PairCheck:
     left: np.ndarray
     right: np.ndarray
     genuine: np.ndarray
-    missing: int
 
 
 @dataclass(kw_only=True)
@@ -190,13 +192,14 @@ def _pair_check(
             f"{options.pairs_root}, and they hold no genuine or no impostor pair; "
             "check --pairs-root"
         )
-    return PairCheck(
-        bank=bank,
-        left=left[there],
-        right=right[there],
-        genuine=listed.genuine[there],
-        missing=int((~there).sum()),
-    )
+    if not there.all():
+        logger.warning(
+            "%d of %d pairs of --pairs have a missing or unreadable picture and are left out of "
+            "pairs_auc; verify-pairs names them",
+            int((~there).sum()),
+            len(there),
+        )
+    return PairCheck(bank=bank, left=left[there], right=right[there], genuine=listed.genuine[there])
 
 
 def _digest(pictures: list[Picture]) -> str:

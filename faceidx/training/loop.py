@@ -9,7 +9,6 @@ All chance follows from (seed, epoch, step), so an interrupted run ends like an 
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Iterator
@@ -27,7 +26,6 @@ from faceidx.files import writer_lock
 from faceidx.images.preprocess import Preprocessing
 from faceidx.losses.registry import AUXILIARY_WEIGHTS
 from faceidx.models.file import write_model
-from faceidx.models.record import Head
 from faceidx.processes import add_up
 from faceidx.progress import Progress, ProgressCallback, silent
 from faceidx.training import run_folder
@@ -40,6 +38,7 @@ from faceidx.training.network import (
     adopt_facts,
     build_network,
     build_optimizer,
+    head_record,
     model_file,
     settle_stage,
 )
@@ -49,8 +48,6 @@ from faceidx.training.schedule import auxiliary_share, has_flattened, rate_share
 from faceidx.training.shared_norm import share_statistics
 from faceidx.training.state import State, load_tensors, read_state, save_state
 from faceidx.training.validate import validate
-
-logger = logging.getLogger(__name__)
 
 # Within an epoch the state is saved this often, so that little is lost of a long one.
 _SAVE_STEPS = 500
@@ -175,7 +172,7 @@ def fit(fabric: Fabric, job: Job, progress: ProgressCallback) -> State:
         _require_finite(sums, state, options)
         _pool(fabric, sums, state)
         state.seconds += time.monotonic() - began
-        head = Head(loss=recipe.loss, scale=float(getattr(plain.head, "scale", 1.0)))
+        head = head_record(plain, recipe)
         results = validate(fabric, plain, data, head, recipe.batch_size)
         rate = optimizer.param_groups[-1]["lr"]
         _close_epoch(state, job, results, steps_per_epoch, fabric.world_size, rate)

@@ -189,6 +189,11 @@ def build_optimizer(network: TrainingNetwork, recipe: Recipe, stage: str) -> tor
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
 
 
+def head_record(network: TrainingNetwork, recipe: Recipe) -> Head:
+    """How the head turns embeddings into logits once no margin is applied."""
+    return Head(loss=recipe.loss, scale=float(getattr(network.head, "scale", 1.0)))
+
+
 def model_file(
     network: TrainingNetwork, recipe: Recipe, class_names: list[str], training: dict[str, object]
 ) -> ModelFile:
@@ -198,7 +203,7 @@ def model_file(
         embedding_dim=recipe.embedding_dim,
         preprocessing=network.preprocessing,
         class_names=class_names,
-        head=Head(loss=recipe.loss, scale=float(getattr(network.head, "scale", 1.0))),
+        head=head_record(network, recipe),
         training=training,
     )
     return ModelFile(

@@ -11,8 +11,8 @@ from typing import Any
 import tomli_w
 
 from faceidx.errors import InputError
-from faceidx.escape import write_csv
 from faceidx.files import FOLDER_MODE, remove_leftovers, whole_file
+from faceidx.tables import write_rows
 from faceidx.training.options import Recipe, TrainOptions
 from faceidx.training.state import read_state
 
@@ -101,8 +101,7 @@ def write_metrics(run: Path, history: list[dict[str, Any]]) -> None:
 
 def write_left_out(run: Path, left_out: list[tuple[str, str]]) -> None:
     """Write `left-out.csv`: every picture that was found and not used, with the reason."""
-    with whole_file(run / LEFT_OUT) as temporary, temporary.open("w", encoding="utf-8") as file:
-        write_csv(file, ["path", "reason"], left_out)
+    write_rows(run / LEFT_OUT, ["path", "reason"], left_out)
 
 
 def draw_curves(run: Path, history: list[dict[str, Any]]) -> None:
