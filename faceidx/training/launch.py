@@ -200,7 +200,11 @@ def _child(
         # Each process would otherwise start a thread a core and they would fight over them.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     try:
-        return work(fabric, parcel.content, queue.put if fabric.is_global_zero else _drop)
+        result = work(fabric, parcel.content, queue.put if fabric.is_global_zero else _drop)
+        # A process that ends while its communication threads run is aborted by the C++ library.
+        fabric.barrier()
+        torch.distributed.destroy_process_group()
+        return result
     except FaceidxError as error:
         queue.put(error)
         raise
