@@ -63,20 +63,20 @@ def test_scores_equal_a_naive_leave_one_person_out_loop_in_any_blocks(
 def test_the_threshold_is_the_smallest_that_keeps_the_fpir(
     mixed: tuple[Path, np.ndarray, list[str]], fpir: float
 ) -> None:
-    path, vectors, names = mixed
+    path, _, names = mixed
     result = calibrate(CalibrateOptions(gallery=path, fpir=fpir))
-    scores = _leave_one_person_out(vectors, names)
+    with load_gallery(path) as gallery:  # checked against a naive loop above, up to rounding
+        scores = non_mated_scores(gallery, np.flatnonzero(gallery.codes >= 0))
     assert result["trials"] == len(scores)
     assert result["without_identity"] == names.count("")
     assert result["identities"] == len(set(names) - {""})
     assert result["fpir"] <= fpir
-    # Two people nearest to each other have one score, so that errors come in pairs.
     for score in np.sort(scores):
-        errors = (scores > score + 1e-6).sum()
+        errors = (scores > score).sum()
         if errors / len(scores) <= fpir:
             break
     assert result["errors"] == errors
-    assert result["value"] == pytest.approx(score, abs=1e-6)
+    assert result["value"] == np.nextafter(score, np.float32(np.inf))
     low, high = result["interval"]
     assert low <= result["fpir"] <= high
     stored = info(path)["threshold"]
