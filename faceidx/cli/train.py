@@ -33,7 +33,14 @@ The same command goes on after an interruption, and ends as if there had been no
     type=click.Choice(["pretrain", "continue", "finetune"]),
     help="continue keeps the classifier, finetune takes new identities. (by --from and DATA)",
 )
-@click.option("--loss", metavar="LOSS", help=f"Loss of the classifier: softmax. {_BY_RECIPE}")
+@click.option(
+    "--loss",
+    metavar="LOSS",
+    help=f"Loss of the classifier: softmax, arcface, cosface, "
+    f"adaface, sphereface or subcenter-arcface. {_BY_RECIPE}",
+)
+@click.option("--scale", type=float, help="Scale of the margin losses. (their papers')")
+@click.option("--margin", type=float, help="Margin of the margin losses. (their papers')")
 @click.option(
     "--aux",
     multiple=True,

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from faceidx.losses.cosine import at_least_float32
+
 # Annealing of the authors' code (github: wy1iu/sphereface, margin_inner_product_layer):
 # lambda = max(LAMBDA_MIN, LAMBDA_BASE / (1 + LAMBDA_GAMMA * step)).
 LAMBDA_BASE, LAMBDA_GAMMA, LAMBDA_MIN = 1000.0, 0.12, 5.0
@@ -39,7 +41,7 @@ class AngleLoss(nn.Module):
             self.step += 1
         # In float32 whatever the precision: near the steps of psi a rounded cosine is another k.
         with torch.autocast(embeddings.device.type, enabled=False):
-            return self._loss(embeddings.float(), labels, weight.float())
+            return self._loss(at_least_float32(embeddings), labels, at_least_float32(weight))
 
     def _loss(
         self, embeddings: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor

@@ -5,25 +5,65 @@ from __future__ import annotations
 from torch import nn
 
 from faceidx.errors import InputError
+from faceidx.losses.adaface import AdaFaceHead
 from faceidx.losses.angle import AngleLoss
+from faceidx.losses.arcface import ArcFaceHead
 from faceidx.losses.center import CenterLoss
+from faceidx.losses.cosface import CosFaceHead
+from faceidx.losses.cosine import CosineHead
 from faceidx.losses.softmax import SoftmaxHead
+from faceidx.losses.sphereface import SphereFaceHead
+from faceidx.losses.subcenter import SubCenterArcFaceHead
 
-HEADS = ("softmax",)
+COSINE_HEADS: dict[str, tuple[type[CosineHead], float, float]] = {
+    # Each with the scale and margin of its paper.
+    "arcface": (ArcFaceHead, 64.0, 0.5),
+    "cosface": (CosFaceHead, 64.0, 0.35),
+    "adaface": (AdaFaceHead, 64.0, 0.4),
+    "subcenter-arcface": (SubCenterArcFaceHead, 64.0, 0.5),
+}
+HEADS = ("softmax", *COSINE_HEADS, "sphereface")
 AUXILIARIES = ("center", "angle")
 # The weight of center loss is the paper's lambda (section 4.1); the angle loss is a cross-entropy
 # like the head's own, so the two are added as they are.
 AUXILIARY_WEIGHTS = {"center": 0.003, "angle": 1.0}
 
 
-def create_head(loss: str, *, dim: int, classes: int, label_smoothing: float = 0.0) -> nn.Module:
+def create_head(
+    loss: str,
+    *,
+    dim: int,
+    classes: int,
+    label_smoothing: float = 0.0,
+    scale: float | None = None,
+    margin: float | None = None,
+) -> nn.Module:
     """Build a classification head: a module from (embeddings, labels) to (loss, logits).
 
+    Args:
+        scale: of the cosine logits; None takes the paper's.
+        margin: None takes the paper's.
+
     Raises:
-        InputError: no such loss.
+        InputError: no such loss, or one that knows no scale or margin.
     """
+    if loss in COSINE_HEADS:
+        head, usual_scale, usual_margin = COSINE_HEADS[loss]
+        return head(
+            dim,
+            classes,
+            scale=usual_scale if scale is None else scale,
+            margin=usual_margin if margin is None else margin,
+            label_smoothing=label_smoothing,
+        )
+    if scale is not None or margin is not None:
+        raise InputError(
+            f"--loss {loss} takes no --scale or --margin; {', '.join(COSINE_HEADS)} do"
+        )
     if loss == "softmax":
         return SoftmaxHead(dim, classes, label_smoothing)
+    if loss == "sphereface":
+        return SphereFaceHead(dim, classes)
     raise InputError(f"no loss named {loss!r}; there are {', '.join(HEADS)}")
 
 

@@ -83,7 +83,9 @@ def _check_head(content: ModelFile, source: str) -> None:
         return
     record, weight = content.record, content.head.get("weight")
     wanted = (len(record.class_names or []), record.embedding_dim)
-    if record.head is None or weight is None or tuple(weight.shape) != wanted:
+    # A class has one weight, or several, one behind another.
+    shape = () if weight is None else (*weight.shape[:1], *weight.shape[-1:])
+    if record.head is None or weight is None or weight.ndim > 3 or shape != wanted:
         raise InputError(f"{source}: its classifier does not fit its record of {wanted[0]} classes")
 
 
@@ -133,11 +135,18 @@ def class_logits(
 
     Args:
         embeddings: (N, D), not normalised.
-        weights: `weight` (classes, D) and, for a plain linear head, `bias` (classes).
+        weights: `weight` (classes, D), or (classes, K, D) with K weights a class of which the
+            nearest counts, and, for a plain linear head, `bias` (classes).
 
     Returns:
         (N, classes).
     """
     if head.loss == "softmax":
         return F.linear(embeddings, weights["weight"], weights.get("bias"))
-    return F.linear(F.normalize(embeddings), F.normalize(weights["weight"])) * head.scale
+    directions = F.normalize(weights["weight"], dim=-1)
+    if head.loss == "sphereface":  # its logits grow with the embedding's length
+        return F.linear(embeddings, directions)
+    cosines = F.linear(F.normalize(embeddings), directions.flatten(0, -2))
+    if directions.ndim == 3:
+        cosines = cosines.unflatten(1, directions.shape[:-1]).amax(2)
+    return cosines * head.scale

@@ -11,7 +11,7 @@ from torch import nn
 
 from faceidx.errors import InputError
 from faceidx.images.preprocess import Preprocessing
-from faceidx.losses.registry import create_auxiliary, create_head
+from faceidx.losses.registry import COSINE_HEADS, create_auxiliary, create_head
 from faceidx.models.file import ModelFile, read_model
 from faceidx.models.record import Head, ModelRecord
 from faceidx.models.registry import create_backbone
@@ -135,6 +135,8 @@ def adopt_facts(recipe: Recipe, start: Start, options: TrainOptions) -> Recipe:
     }
     if start.stage == "continue" and record.head:
         facts["loss"] = record.head.loss
+        if record.head.loss in COSINE_HEADS:
+            facts["scale"] = record.head.scale
     if height != width:
         raise InputError(f"{options.from_model} takes {width}x{height} pictures; give a square one")
     for name, value in facts.items():
@@ -163,9 +165,13 @@ def build_network(
         dim=recipe.embedding_dim,
         classes=classes,
         label_smoothing=recipe.label_smoothing,
+        scale=recipe.scale,
+        margin=recipe.margin,
     )
     if start.stage == "continue" and start.content is not None:
         head.load_state_dict(start.content.head)
+    if "angle" in recipe.aux and recipe.loss == "subcenter-arcface":
+        raise InputError("--aux angle needs one weight an identity; give another --loss")
     auxiliaries = {
         name: create_auxiliary(name, dim=recipe.embedding_dim, classes=classes)
         for name in recipe.aux

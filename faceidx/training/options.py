@@ -29,6 +29,9 @@ class TrainOptions:
     stage: str | None = None
     """`pretrain`, `continue` or `finetune`; None chooses by `from_model` and the identities."""
     loss: str | None = None
+    scale: float | None = None
+    """Scale of the margin losses; None leaves it to the recipe, and there to the paper."""
+    margin: float | None = None
     aux: tuple[str, ...] = ()
     aux_weight: float | None = None
     """Weight of every auxiliary loss; None takes each one's own default."""
@@ -79,6 +82,9 @@ class Recipe:
     augment: str
     """Strength of the augmentation: `none`, `light`, `medium` or `strong`."""
     aux: tuple[str, ...] = ()
+    scale: float | None = None
+    """Scale and margin of the margin losses; None takes those of the loss's paper."""
+    margin: float | None = None
 
 
 def recipe_names() -> list[str]:

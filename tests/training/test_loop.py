@@ -14,7 +14,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from faceidx.errors import InputError, JobError
+from faceidx.images.preprocess import load
+from faceidx.images.sources import open_source
+from faceidx.losses.registry import HEADS
 from faceidx.models.file import read_model, read_record
+from faceidx.models.open import ModelOptions, open_model
 from faceidx.progress import Progress
 from faceidx.training import loop
 from faceidx.training.loop import train
@@ -157,6 +161,41 @@ def test_what_a_kill_leaves_in_the_folder_does_not_stop_the_run(
     train(quick(people, run))
     assert _metrics(run) == _metrics(unbroken)
     assert not list(run.glob(".faceidx-tmp-*"))
+
+
+@pytest.mark.parametrize("loss", [loss for loss in HEADS if loss != "softmax"])
+def test_every_loss_trains_resumes_exactly_and_classifies(
+    loss: str, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_SAVE_STEPS", 1)
+    monkeypatch.setattr(loop, "_REPORT_STEPS", 1)
+
+    def stop(p: Progress) -> None:
+        if p.done > 24:  # in the fourth of nine steps
+            raise KeyboardInterrupt
+
+    broken, whole = (
+        quick(people, tmp_path / name, loss=loss, epochs=2, lr=0.02) for name in ("broken", "whole")
+    )
+    train(whole)
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, stop)
+    train(broken)
+    assert _metrics(broken.out) == _metrics(whole.out)
+    assert _same_weights(broken.out / "last.safetensors", whole.out / "last.safetensors")
+    model = open_model(ModelOptions(path=whole.out / "model.safetensors", device="cpu"))
+    pictures = [load(p.path, model.preprocessing.image_size) for p in open_source(people).pictures]
+    shares = model.classify(model.raw_embed(np.stack(pictures)))
+    assert shares.shape == (80, 8)
+    np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_the_angle_loss_refuses_a_head_with_several_weights_an_identity(
+    people: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="one weight an identity"):
+        train(quick(people, tmp_path / "run", loss="subcenter-arcface", aux=("angle",)))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_interrupted_in_its_first_epoch_goes_on(

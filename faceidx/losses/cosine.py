@@ -1,0 +1,83 @@
+"""What the margin losses share: cross-entropy over scaled cosines, the target's with a margin."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class CosineHead(nn.Module, ABC):
+    """L = -log(exp(s t) / (exp(s t) + sum_{j != y} exp(s cos(theta_j)))).
+
+    theta_j is the angle between the embedding and the weight of class j, s the scale, and t what a
+    subclass makes of cos(theta_y) in `margined`. All of it is computed in float32 or wider whatever
+    the precision of the network: a bf16 cosine times a scale of 64 is off by up to a quarter.
+
+    Args:
+        dim: D, the embedding's size.
+        classes: number of identities.
+        scale: s. Below log((classes - 1) p / (1 - p)) no target can reach the probability p (Wang
+            et al. 2017, "NormFace", arXiv:1704.06369, proposition 2).
+        margin: m, as the subclass takes it.
+        label_smoothing: share of the target spread evenly over all classes.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        classes: int,
+        *,
+        scale: float,
+        margin: float,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(classes, dim))
+        nn.init.normal_(self.weight, std=0.01)
+        self.scale = scale
+        self.margin = margin
+        self.label_smoothing = label_smoothing
+
+    def forward(
+        self, embeddings: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N, D) embeddings and (N,) labels to the mean loss and (N, classes) logits, no margin."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            embeddings = at_least_float32(embeddings)
+            cosines = self.cosines(embeddings)
+            column = labels[:, None]
+            target = self.margined(cosines.gather(1, column), embeddings)
+            logits = self.scale * cosines.scatter(1, column, target)
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        return loss, self.scale * cosines.detach()
+
+    def cosines(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """(N, D) to (N, classes)."""
+        weight = at_least_float32(self.weight)
+        return F.linear(F.normalize(embeddings), F.normalize(weight)).clamp(-1, 1)
+
+    @abstractmethod
+    def margined(self, target: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+        """(N, 1) cosines of the targets and their (N, D) embeddings to (N, 1) with the margin."""
+
+
+def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
+    """float64 stays, all else becomes float32."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def add_angle(cosine: torch.Tensor, margin: float) -> torch.Tensor:
+    """cos(theta + m), and cos(theta) - m sin(m) where theta + m would exceed pi.
+
+    The continuation keeps the value falling (github: deepinsight/insightface, the MXNet code of
+    ArcFace). By the addition theorem no angle is computed; the sine's gradient at theta = 0, which
+    is infinite, is cut off.
+    """
+    sine = (1 - cosine.square()).clamp(min=torch.finfo(cosine.dtype).eps).sqrt()
+    shifted = cosine * math.cos(margin) - sine * math.sin(margin)
+    beyond = cosine - margin * math.sin(margin)
+    return torch.where(cosine >= math.cos(math.pi - margin), shifted, beyond)
