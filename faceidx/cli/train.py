@@ -58,7 +58,26 @@ The same command goes on after an interruption, and ends as if there had been no
 @click.option("--epochs", type=click.IntRange(1), help=_BY_RECIPE)
 @click.option("--batch-size", type=click.IntRange(1), help=f"Over all processes. {_BY_RECIPE}")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help=f"Peak rate. {_BY_RECIPE}")
+@click.option("--optimizer", type=click.Choice(["sgd", "adamw"]), help=_BY_RECIPE)
 @click.option("--weight-decay", type=click.FloatRange(0), help=_BY_RECIPE)
+@click.option(
+    "--clip-norm", type=click.FloatRange(0), help=f"Largest norm of the gradient. {_BY_RECIPE}"
+)
+@click.option(
+    "--ema",
+    type=click.FloatRange(0, 1, max_open=True),
+    help=f"Keep a moving average of the weights, of this decay. {_BY_RECIPE}",
+)
+@click.option(
+    "--accumulate",
+    type=click.IntRange(1),
+    help="Parts that a batch is cut into where it does not fit into memory whole.",
+)
+@click.option(
+    "--sampling",
+    type=click.Choice(["natural", "balanced"]),
+    help=f"balanced: each identity as often as any other. {_BY_RECIPE}",
+)
 @click.option("--warmup-epochs", type=click.FloatRange(0), help=_BY_RECIPE)
 @click.option("--label-smoothing", type=click.FloatRange(0, 1), help=_BY_RECIPE)
 @click.option("--image-size", type=click.IntRange(16), help=_BY_RECIPE)

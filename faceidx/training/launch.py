@@ -17,6 +17,7 @@ from faceidx.errors import FaceidxError, InputError
 from faceidx.models.device import resolve_device
 from faceidx.progress import Progress, ProgressCallback
 from faceidx.training.options import TrainOptions
+from faceidx.training.stop import sigterm_to_children
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -131,6 +132,7 @@ def launch(
 
     Raises:
         FaceidxError: as `work` raised it, from whatever process.
+        KeyboardInterrupt: the processes were asked to end.
     """
     started_outside = _outside() is not None
     single = hardware.processes == 1
@@ -155,7 +157,7 @@ def _launch_children(
     progress: ProgressCallback,
 ) -> Result:
     queue: Any = multiprocessing.get_context("spawn").SimpleQueue()
-    errors: list[FaceidxError] = []
+    errors: list[BaseException] = []
 
     def listen() -> None:
         while (message := queue.get()) is not None:
@@ -167,13 +169,14 @@ def _launch_children(
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
     try:
-        result: Result = fabric.launch(
-            _child,  # type: ignore[arg-type]
-            work,
-            _Parcel(job),
-            queue,
-            hardware.processes,
-        )
+        with sigterm_to_children():
+            result: Result = fabric.launch(
+                _child,  # type: ignore[arg-type]
+                work,
+                _Parcel(job),
+                queue,
+                hardware.processes,
+            )
         return result
     except Exception:
         queue.put(None)
@@ -208,6 +211,10 @@ def _child(
     except FaceidxError as error:
         queue.put(error)
         raise
+    except KeyboardInterrupt:
+        queue.put(KeyboardInterrupt())
+        # torch takes a child that ends by an interrupt for one that has done its work.
+        raise RuntimeError("interrupted") from None
 
 
 def _drop(_: Progress) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule
 
 from faceidx.errors import InputError, JobError
 from faceidx.files import writer_lock
@@ -28,8 +29,9 @@ from faceidx.losses.registry import AUXILIARY_WEIGHTS
 from faceidx.models.file import write_model
 from faceidx.processes import add_up
 from faceidx.progress import Progress, ProgressCallback, silent
-from faceidx.training import run_folder
+from faceidx.training import history, run_folder
 from faceidx.training.augment import Chance, augment, strength_named
+from faceidx.training.average import Average
 from faceidx.training.data import TrainingData, load_data, scan
 from faceidx.training.launch import is_first_process, launch, settle_hardware
 from faceidx.training.network import (
@@ -37,16 +39,19 @@ from faceidx.training.network import (
     TrainingNetwork,
     adopt_facts,
     build_network,
-    build_optimizer,
     head_record,
     model_file,
     settle_stage,
 )
+from faceidx.training.optimizer import build_optimizer
 from faceidx.training.options import Recipe, TrainOptions, settle_recipe
 from faceidx.training.pictures import look_ahead
 from faceidx.training.schedule import auxiliary_share, has_flattened, rate_share
 from faceidx.training.shared_norm import share_statistics
-from faceidx.training.state import State, load_tensors, read_state, save_state
+from faceidx.training.split import epoch_order
+from faceidx.training.state import Kept, State, load_tensors, read_state, save_state
+from faceidx.training.step import learn
+from faceidx.training.stop import Stop, on_sigterm
 from faceidx.training.validate import validate
 
 # Within an epoch the state is saved this often, so that little is lost of a long one.
@@ -121,80 +126,163 @@ def train(options: TrainOptions, progress: ProgressCallback = silent) -> dict[st
     return _summary(job, done)
 
 
+@dataclass(kw_only=True)
+class Run:
+    """One process's part in a run, set up."""
+
+    fabric: Fabric
+    job: Job
+    state: State
+    plain: TrainingNetwork
+    """The network itself, whose weights are saved."""
+    network: _FabricModule
+    """The same as Fabric wraps it, to be trained."""
+    optimizer: torch.optim.Optimizer
+    average: Average | None
+    kept: Kept
+    stop: Stop
+
+    @property
+    def judged(self) -> TrainingNetwork:
+        """What is validated and written as the model."""
+        return self.average.network if self.average else self.plain
+
+    @property
+    def steps(self) -> int:
+        """Steps an epoch."""
+        return len(self.job.data.rows) // self.job.recipe.batch_size
+
+    def save(self) -> None:
+        """Write everything that is needed to go on from here."""
+        if self.fabric.is_global_zero:
+            folder = self.job.options.out / run_folder.STATE
+            save_state(folder, self.state, self.kept, self.job.settings)
+
+
 def fit(fabric: Fabric, job: Job, progress: ProgressCallback) -> State:
     """The whole training in one process of possibly several."""
-    options, recipe, data, run = job.options, job.recipe, job.data, job.options.out
-    torch.manual_seed(options.seed)
-    plain = build_network(recipe, job.start, job.preprocessing, len(data.class_names))
-    plain = plain.to(memory_format=torch.channels_last)
-    if fabric.world_size > 1 and fabric.device.type == "cpu":
-        share_statistics(plain)
-    sgd = build_optimizer(plain, recipe, job.start.stage)
-    network, optimizer = fabric.setup(plain, sgd)
-    saved = read_state(run / run_folder.STATE)
-    state = saved[0] if saved else State()
-    fabric.barrier()  # all have looked before the first one writes
-    if saved:
-        load_tensors(run / run_folder.STATE, plain, sgd)
-    elif fabric.is_global_zero:
-        save_state(run / run_folder.STATE, state, plain, sgd, job.settings)
-    if options.aux_start != "auto" and recipe.aux:
-        state.aux_started = int(options.aux_start) - 1
-    board = _board(run, state) if fabric.is_global_zero else None
-
-    steps_per_epoch = len(data.rows) // recipe.batch_size
-    while state.epoch < recipe.epochs:
-        began = time.monotonic()
-        plain.train()
-        sums = {n: torch.tensor(v, dtype=torch.float64) for n, v in state.sums.items()}
-        if not fabric.is_global_zero:
-            sums = {}  # what was saved are the sums of all, and rank 0 has taken them up
-        for step, pictures, labels, chance in _batches(fabric, job, state, steps_per_epoch):
-            at = state.epoch * steps_per_epoch + step
-            weights = _set_rates(optimizer, job, state, at, steps_per_epoch)
-            torch.manual_seed(_seed(options.seed, state.epoch, step, fabric.global_rank))
-            changed = augment(pictures.to(fabric.device), strength_named(recipe.augment), chance)
-            losses = network(changed, labels.to(fabric.device), weights)
-            fabric.backward(losses["loss"])
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            for name, value in losses.items():  # added on the device: nobody waits for them
-                sums[name] = sums.get(name, 0) + value.detach().double()
-            state.step = step + 1
-            if step % _REPORT_STEPS == 0:
-                _require_finite(sums, state, options)
-                progress(_report(job, state, steps_per_epoch, float(sums["loss"]) / state.step))
-            if state.step % _SAVE_STEPS == 0 and state.step < steps_per_epoch:
-                state.seconds, began = state.seconds + time.monotonic() - began, time.monotonic()
-                sums = _pool(fabric, sums, state)
-                if fabric.is_global_zero:
-                    save_state(run / run_folder.STATE, state, plain, sgd, job.settings)
-        _require_finite(sums, state, options)
-        _pool(fabric, sums, state)
-        state.seconds += time.monotonic() - began
-        head = head_record(plain, recipe)
-        results = validate(fabric, plain, data, head, recipe.batch_size)
-        rate = optimizer.param_groups[-1]["lr"]
-        _close_epoch(state, job, results, steps_per_epoch, fabric.world_size, rate)
-        if fabric.is_global_zero:
-            _write_epoch(job, state, plain, sgd, board)
-        fabric.barrier()
+    with on_sigterm() as stop:
+        run = _set_up(fabric, job, stop)
+        state, data, recipe = run.state, job.data, job.recipe
+        board = _board(job.options.out, state) if fabric.is_global_zero else None
+        while state.epoch < recipe.epochs:
+            _epoch(run, progress)
+            head = head_record(run.plain, recipe)
+            results = validate(fabric, run.judged, data, head, recipe.batch_size)
+            _close_epoch(run, results)
+            if fabric.is_global_zero:
+                _write_epoch(run, board)
+            run.save()  # comes last, as it says that all is there
+            fabric.barrier()
     if board:
         board.close()
     return state
 
 
-def _batches(
-    fabric: Fabric, job: Job, state: State, steps: int
-) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, Chance]]:
+def _set_up(fabric: Fabric, job: Job, stop: Stop) -> Run:
+    """Build the network, and put it where the run stands."""
+    options, recipe = job.options, job.recipe
+    torch.manual_seed(options.seed)
+    plain = build_network(recipe, job.start, job.preprocessing, len(job.data.class_names))
+    plain = plain.to(memory_format=torch.channels_last)
+    if fabric.world_size > 1 and fabric.device.type == "cpu":
+        share_statistics(plain)
+    moves = build_optimizer(plain, recipe, job.start.stage)
+    network, optimizer = fabric.setup(plain, moves)
+    average = Average(plain, recipe.ema) if recipe.ema else None
+    kept = Kept(
+        network=plain,
+        optimizer=moves,
+        average=average.network if average else None,
+        scaler=fabric.strategy.precision,
+    )
+    folder = options.out / run_folder.STATE
+    saved = read_state(folder)
+    run = Run(
+        fabric=fabric,
+        job=job,
+        state=saved[0] if saved else State(),
+        plain=plain,
+        network=network,
+        optimizer=optimizer,
+        average=average,
+        kept=kept,
+        stop=stop,
+    )
+    fabric.barrier()  # all have looked before the first one writes
+    if saved:
+        load_tensors(folder, kept)
+    else:
+        run.save()
+    if options.aux_start != "auto" and recipe.aux:
+        run.state.aux_started = int(options.aux_start) - 1
+    return run
+
+
+def _epoch(run: Run, progress: ProgressCallback) -> None:
+    """What is left of the epoch; the state holds its sums afterwards."""
+    fabric, job, state = run.fabric, run.job, run.state
+    strength = strength_named(job.recipe.augment)
+    began = time.monotonic()
+    run.plain.train()
+    sums = {n: torch.tensor(v, dtype=torch.float64) for n, v in state.sums.items()}
+    if not fabric.is_global_zero:
+        sums = {}  # what was saved are the sums of all, and rank 0 has taken them up
+    for step, pictures, labels, chance in _batches(run):
+        at = state.epoch * run.steps + step
+        weights = _set_rates(run, at)
+        torch.manual_seed(_seed(job.options.seed, state.epoch, step, fabric.global_rank))
+        changed = augment(pictures.to(fabric.device), strength, chance)
+        losses = learn(
+            fabric,
+            run.network,
+            run.optimizer,
+            changed,
+            labels.to(fabric.device),
+            weights,
+            job.recipe,
+        )
+        if run.average:
+            run.average.follow(run.plain, at)
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0) + value
+        state.step = step + 1
+        leave = _asked_to_leave(run, step)
+        if step % _REPORT_STEPS == 0:
+            _require_finite(sums, state, job.options)
+            progress(_report(job, state, run.steps, float(sums["loss"]) / state.step))
+        if leave or (state.step % _SAVE_STEPS == 0 and state.step < run.steps):
+            state.seconds, began = state.seconds + time.monotonic() - began, time.monotonic()
+            sums = _pool(fabric, sums, state)
+            run.save()
+        if leave:
+            fabric.barrier()  # nobody leaves before the state is written
+            raise KeyboardInterrupt
+    _require_finite(sums, state, job.options)
+    _pool(fabric, sums, state)
+    state.seconds += time.monotonic() - began
+
+
+def _asked_to_leave(run: Run, step: int) -> bool:
+    """Whether any process was asked to end; the same in all of them."""
+    if run.fabric.world_size == 1:
+        return run.stop.asked
+    if step % _REPORT_STEPS:
+        return False
+    return bool(add_up(torch.tensor(float(run.stop.asked), device=run.fabric.device)))
+
+
+def _batches(run: Run) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, Chance]]:
     """This process's part of every batch left in the epoch: (step, pictures, labels, chance)."""
+    fabric, job, state = run.fabric, run.job, run.state
     data, total = job.data, job.recipe.batch_size
-    order = np.random.default_rng([job.options.seed, state.epoch]).permutation(len(data.rows))
+    rng = np.random.default_rng([job.options.seed, state.epoch])
+    order = epoch_order(data.labels, job.recipe.sampling, rng)
     part = slice(
         total * fabric.global_rank // fabric.world_size,
         total * (fabric.global_rank + 1) // fabric.world_size,
     )
-    left = range(state.step, steps)
+    left = range(state.step, run.steps)
     chosen = [order[step * total : (step + 1) * total][part] for step in left]
     pictures = look_ahead(data.bank, (data.rows[places] for places in chosen))
     for step, places, batch in zip(left, chosen, pictures, strict=True):
@@ -207,19 +295,18 @@ def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def _set_rates(
-    optimizer: torch.optim.Optimizer, job: Job, state: State, at: int, steps_per_epoch: int
-) -> dict[str, float]:
+def _set_rates(run: Run, at: int) -> dict[str, float]:
     """Set the learning rates of a step; return the weights of the auxiliary losses."""
+    job, steps_per_epoch = run.job, run.steps
     recipe = job.recipe
     share = rate_share(
         at,
         steps=recipe.epochs * steps_per_epoch,
         warmup=round(recipe.warmup_epochs * steps_per_epoch),
     )
-    for group in optimizer.param_groups:
+    for group in run.optimizer.param_groups:
         group["lr"] = recipe.lr * share * group["rate"]
-    grown = auxiliary_share(at, state.aux_started, steps_per_epoch)
+    grown = auxiliary_share(at, run.state.aux_started, steps_per_epoch)
     given = job.options.aux_weight
     return {
         name: grown * (AUXILIARY_WEIGHTS[name] if given is None else given) for name in recipe.aux
@@ -242,60 +329,36 @@ def _require_finite(sums: dict[str, torch.Tensor], state: State, options: TrainO
         )
 
 
-def _close_epoch(
-    state: State,
-    job: Job,
-    results: dict[str, float | None],
-    steps: int,
-    processes: int,
-    rate: float,
-) -> None:
+def _close_epoch(run: Run, results: dict[str, float | None]) -> None:
     """Turn the epoch's sums into a line of the history, and decide on the auxiliary losses."""
-    sums, recipe = state.sums, job.recipe
-    images = steps * recipe.batch_size
-    means = {n: v / steps / processes for n, v in sums.items() if n != "correct"}
+    job, state, recipe = run.job, run.state, run.job.recipe
+    sums = state.sums
+    images = run.steps * recipe.batch_size
+    means = {n: v / run.steps for n, v in sums.items() if n != "correct"}
     before = sum(line["seconds"] for line in state.history)
     line: dict[str, Any] = {
         "epoch": state.epoch + 1,
         "loss": means.pop("loss"),
         "train_accuracy": sums["correct"] / images,
         **results,
-        "lr": rate,
+        "lr": run.optimizer.param_groups[-1]["lr"],
         "seconds": state.seconds - before,
         "images_per_second": images / max(1e-9, state.seconds - before),
     }
     line |= {f"loss_{name}": value for name, value in means.items()}
-    worth = [_judge(job, h) for h in (*state.history, line)]
-    curve = [value for value in worth if value is not None]
-    if recipe.aux and state.aux_started is None and has_flattened(curve, recipe.epochs):
+    state.history.append(line)
+    values = history.curve(state.history, job.options.select)
+    if recipe.aux and state.aux_started is None and has_flattened(values, recipe.epochs):
         state.aux_started = state.epoch + 1
         line["aux_started"] = True
-    state.history.append(line)
     state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
     state.finished = state.epoch == recipe.epochs
 
 
-def _judge(job: Job, line: dict[str, Any]) -> float | None:
-    """What an epoch is worth, 0 to 1; None where nothing can be computed.
-
-    With few people the pair AUC alone can be highest by chance while the classifier still knows
-    nothing, so the two count alike.
-    """
-    wanted = ("pairs_auc",) if job.options.select == "pairs" else ("val_auc", "val_accuracy")
-    values = [line[name] for name in wanted if line[name] is not None]
-    return sum(values) / len(values) if values else None
-
-
-def _best(job: Job, history: list[dict[str, Any]]) -> dict[str, Any]:
-    """The best epoch so far; of equals, and where nothing can be computed, the latest."""
-    return max(history, key=lambda line: (_judge(job, line) or 0.0, line["epoch"]))
-
-
-def _write_epoch(
-    job: Job, state: State, plain: TrainingNetwork, sgd: torch.optim.Optimizer, board: Any
-) -> None:
-    """Write what an epoch leaves behind; the state comes last, as it says that all is there."""
-    run, line = job.options.out, state.history[-1]
+def _write_epoch(run: Run, board: Any) -> None:
+    """Write what an epoch leaves behind, but for the state."""
+    job, state, folder = run.job, run.state, run.job.options.out
+    line = state.history[-1]
     training = {
         "stage": job.start.stage,
         "seed": job.options.seed,
@@ -304,17 +367,16 @@ def _write_epoch(
         "augment": job.recipe.augment,
         **line,
     }
-    content = model_file(plain, job.recipe, job.data.class_names, training)
-    write_model(run / run_folder.LAST, content)
-    if _best(job, state.history) is line:
-        write_model(run / run_folder.MODEL, content)
-    run_folder.write_metrics(run, state.history)
-    run_folder.draw_curves(run, state.history)
+    content = model_file(run.judged, job.recipe, job.data.class_names, training)
+    write_model(folder / run_folder.LAST, content)
+    if history.best(state.history, job.options.select) is line:
+        write_model(folder / run_folder.MODEL, content)
+    run_folder.write_metrics(folder, state.history)
+    run_folder.draw_curves(folder, state.history)
     for name, value in line.items():
         if isinstance(value, float):
             board.add_scalar(name, value, line["epoch"])
     board.flush()
-    save_state(run / run_folder.STATE, state, plain, sgd, job.settings)
 
 
 def _board(run: Path, state: State) -> Any:
@@ -333,7 +395,7 @@ def _report(job: Job, state: State, steps_per_epoch: int, loss: float) -> Progre
 
 
 def _summary(job: Job, state: State) -> dict[str, Any]:
-    best = _best(job, state.history)
+    best = history.best(state.history, job.options.select)
     trained = len(job.data.rows) // job.recipe.batch_size * job.recipe.batch_size
     return {
         "model": str(job.options.out / run_folder.MODEL),

@@ -18,10 +18,6 @@ from faceidx.models.registry import create_backbone
 from faceidx.models.torch_model import build_backbone, normalize_pictures
 from faceidx.training.options import Recipe, TrainOptions
 
-# Rate of the backbone beside that of the fresh head when finetuning to new identities: what it
-# has learned from more people than the new set holds should bend, not break.
-_FINETUNE_BACKBONE_RATE = 0.1
-
 
 class TrainingNetwork(nn.Module):
     """Pictures and labels to a loss."""
@@ -177,22 +173,6 @@ def build_network(
         for name in recipe.aux
     }
     return TrainingNetwork(backbone, head, auxiliaries, preprocessing)
-
-
-def build_optimizer(network: TrainingNetwork, recipe: Recipe, stage: str) -> torch.optim.SGD:
-    """SGD with Nesterov momentum; no weight decay on biases, norms and PReLU slopes.
-
-    Every group carries `rate`, its factor of the schedule's learning rate.
-    """
-    groups = []
-    for part, module in (("backbone", network.backbone), ("head", network.head)):
-        rate = _FINETUNE_BACKBONE_RATE if part == "backbone" and stage == "finetune" else 1.0
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        decayed = [p for p in parameters if p.ndim > 1]
-        plain = [p for p in parameters if p.ndim <= 1]
-        groups.append({"params": decayed, "weight_decay": recipe.weight_decay, "rate": rate})
-        groups.append({"params": plain, "weight_decay": 0.0, "rate": rate})
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
 
 
 def head_record(network: TrainingNetwork, recipe: Recipe) -> Head:

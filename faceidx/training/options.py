@@ -42,6 +42,11 @@ class TrainOptions:
     """Pictures a step, over all processes."""
     lr: float | None = None
     weight_decay: float | None = None
+    optimizer: str | None = None
+    clip_norm: float | None = None
+    ema: float | None = None
+    accumulate: int | None = None
+    sampling: str | None = None
     warmup_epochs: float | None = None
     label_smoothing: float | None = None
     image_size: int | None = None
@@ -75,7 +80,7 @@ class Recipe:
     epochs: int
     batch_size: int
     lr: float
-    """Peak rate of SGD with Nesterov momentum 0.9."""
+    """Peak rate."""
     weight_decay: float
     warmup_epochs: float
     label_smoothing: float
@@ -85,6 +90,16 @@ class Recipe:
     scale: float | None = None
     """Scale and margin of the margin losses; None takes those of the loss's paper."""
     margin: float | None = None
+    optimizer: str = "sgd"
+    """`sgd` (Nesterov momentum 0.9) or `adamw`."""
+    clip_norm: float = 0.0
+    """Largest norm of the gradient; 0 leaves it alone."""
+    ema: float = 0.0
+    """Decay of the weights' moving average, which is then what is judged and kept; 0 for none."""
+    accumulate: int = 1
+    """Parts that a batch goes through the network in; the gradient is that of the whole batch."""
+    sampling: str = "natural"
+    """`natural`: each picture once an epoch; `balanced`: each identity as often as any other."""
 
 
 def recipe_names() -> list[str]:
@@ -115,6 +130,8 @@ def settle_recipe(options: TrainOptions, *, pictures: int, on_gpu: bool) -> Reci
     recipe = replace(recipe, **given)
     if min(recipe.epochs, recipe.batch_size) < 1 or recipe.lr <= 0:
         raise InputError("--epochs and --batch-size must be 1 or more, --lr above 0")
+    if not 0 <= recipe.ema < 1:
+        raise InputError(f"--ema {recipe.ema}: give a decay from 0 to below 1, such as 0.999")
     if options.batch_size is None:
         recipe.batch_size = min(recipe.batch_size, max(_SMALL_BATCH, pictures // _LEAST_STEPS))
     return recipe

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from faceidx.errors import InputError
+
 # With fewer people than this, holding whole people out would cost too much of the training set.
 _PEOPLE_TO_SPARE = 20
 # Fewer people held out have too few pairs to tell one epoch from another.
@@ -73,3 +75,37 @@ def _in_turn(
         for i in open_pools[: -(-(wanted - len(taken)) // at_once)]:
             taken += [pools[i].pop() for _ in range(at_once)]
     return np.sort(np.asarray(taken, dtype=np.int64))
+
+
+def epoch_order(labels: np.ndarray, sampling: str, rng: np.random.Generator) -> np.ndarray:
+    """Order the training pictures for an epoch.
+
+    Args:
+        labels: (N,) class of each picture.
+        sampling: `natural` takes each picture once; `balanced` draws N times, an identity at
+            random and one of its pictures in turn, so that people with many pictures do not
+            outweigh the others.
+
+    Returns:
+        (N,) places in `labels`.
+
+    Raises:
+        InputError: no such sampling.
+    """
+    if sampling == "natural":
+        return rng.permutation(len(labels))
+    if sampling != "balanced":
+        raise InputError(f"no sampling named {sampling!r}; there are natural and balanced")
+    by_class = np.argsort(labels, kind="stable")
+    starts = np.flatnonzero(np.diff(labels[by_class], prepend=-1))
+    sizes = np.diff(starts, append=len(labels))
+    rounds = -(-len(labels) // len(starts))
+    drawn = np.concatenate([rng.permutation(len(starts)) for _ in range(rounds)])[: len(labels)]
+    # Each identity's pictures come in an order of their own, from the start again when used up.
+    turns = np.empty(len(drawn), dtype=np.int64)
+    seen = np.argsort(drawn, kind="stable")
+    firsts = np.flatnonzero(np.diff(drawn[seen], prepend=-1))
+    turns[seen] = np.arange(len(drawn)) - np.repeat(firsts, np.diff(firsts, append=len(drawn)))
+    shuffled = by_class[np.lexsort((rng.random(len(labels)), labels[by_class]))]
+    order: np.ndarray = shuffled[starts[drawn] + turns % sizes[drawn]]
+    return order

@@ -40,13 +40,19 @@ class State:
     finished: bool = False
 
 
-def save_state(
-    folder: Path,
-    state: State,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    settings: dict[str, Any],
-) -> None:
+@dataclass(kw_only=True)
+class Kept:
+    """What has tensors, or numbers, to go on from."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: nn.Module | None = None
+    """The weights' moving average."""
+    scaler: Any = None
+    """Fabric's precision: with fp16 it holds the scale of the loss."""
+
+
+def save_state(folder: Path, state: State, kept: Kept, settings: dict[str, Any]) -> None:
     """Replace the saved state by the present one.
 
     Args:
@@ -57,13 +63,20 @@ def save_state(
     """
     from safetensors.torch import save_file
 
-    tensors = {f"network.{name}": t for name, t in network.state_dict().items()}
-    for index, slots in optimizer.state_dict()["state"].items():
+    tensors = {f"network.{name}": t for name, t in kept.network.state_dict().items()}
+    if kept.average is not None:
+        tensors |= {f"average.{name}": t for name, t in kept.average.state_dict().items()}
+    for index, slots in kept.optimizer.state_dict()["state"].items():
         tensors |= {
             f"optimizer.{index}.{slot}": t for slot, t in slots.items() if torch.is_tensor(t)
         }
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    values = {"version": _VERSION, "settings": settings, "state": asdict(state)}
+    values = {
+        "version": _VERSION,
+        "settings": settings,
+        "state": asdict(state),
+        "scaler": kept.scaler.state_dict() if kept.scaler else {},
+    }
     with whole_folder(folder) as temporary:
         save_file(tensors, temporary / _TENSORS)
         (temporary / _VALUES).write_text(json.dumps(values), "utf-8")
@@ -87,7 +100,7 @@ def read_state(folder: Path) -> tuple[State, dict[str, Any]] | None:
         raise InputError(f"{path} is damaged ({error!r}); start anew with --overwrite") from None
 
 
-def load_tensors(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def load_tensors(folder: Path, kept: Kept) -> None:
     """Put the saved weights and the optimizer's memory back.
 
     Raises:
@@ -99,7 +112,9 @@ def load_tensors(folder: Path, network: nn.Module, optimizer: torch.optim.Optimi
     path = folder / _TENSORS
     try:
         tensors = load_file(path)
-        network.load_state_dict(_under(tensors, "network."))
+        kept.network.load_state_dict(_under(tensors, "network."))
+        if kept.average is not None:
+            kept.average.load_state_dict(_under(tensors, "average."))
     except (SafetensorError, OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} does not fit ({reason}); start anew with --overwrite") from None
@@ -107,8 +122,11 @@ def load_tensors(folder: Path, network: nn.Module, optimizer: torch.optim.Optimi
     for name, tensor in _under(tensors, "optimizer.").items():
         index, slot = name.split(".", 1)
         slots.setdefault(int(index), {})[slot] = tensor
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    groups = kept.optimizer.state_dict()["param_groups"]
+    kept.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    scale = json.loads((folder / _VALUES).read_text("utf-8")).get("scaler")
+    if kept.scaler and scale:
+        kept.scaler.load_state_dict(scale)
 
 
 def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -128,6 +128,62 @@ def test_a_run_killed_at_any_moment_ends_like_an_unbroken_one(
     assert _same_weights(run / "last.safetensors", unbroken / "last.safetensors")
 
 
+@pytest.mark.parametrize("devices", ["1", "2"])
+def test_sigterm_saves_the_state_and_leaves(
+    devices: str, people: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "faceidx", "train", str(people), "--out", str(run)]
+    command += ["--arch", "mobilefacenet", "--image-size", "32", "--embedding-dim", "16"]
+    command += ["--epochs", "300", "--batch-size", "8", "--lr", "0.05", "--device", "cpu"]
+    command += ["--devices", devices, "--precision", "fp32"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (run / "metrics.jsonl").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again to go on" in errors
+    assert "Traceback" not in errors
+    state = json.loads((run / "state/state.json").read_text())["state"]
+    assert state["epoch"] >= 1 and state["step"] > 0 and not state["finished"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"ema": 0.9, "clip_norm": 1.0, "accumulate": 3},
+        {"optimizer": "adamw", "lr": 1e-3, "sampling": "balanced"},
+    ],
+)
+def test_what_else_a_run_keeps_is_part_of_its_state(
+    more: dict[str, object], people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_SAVE_STEPS", 1)
+    monkeypatch.setattr(loop, "_REPORT_STEPS", 1)
+
+    def stop(p: Progress) -> None:
+        if p.done > 88:  # in the third step of the second epoch
+            raise KeyboardInterrupt
+
+    broken, whole = (quick(people, tmp_path / name, **more) for name in ("broken", "whole"))
+    train(whole)
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, stop)
+    train(broken)
+    assert _metrics(broken.out) == _metrics(whole.out)
+    assert _same_weights(broken.out / "last.safetensors", whole.out / "last.safetensors")
+
+
+def test_the_average_is_what_is_judged_and_kept(people: Path, tmp_path: Path) -> None:
+    train(quick(people, tmp_path / "run", ema=0.9))
+    saved = load_file(tmp_path / "run/state/tensors.safetensors")
+    model = load_file(tmp_path / "run/last.safetensors")
+    for name, tensor in model.items():
+        np.testing.assert_array_equal(tensor, saved[f"average.{name}"])
+    assert any((tensor != saved[f"network.{name}"]).any() for name, tensor in model.items())
+
+
 def test_a_finished_run_is_not_trained_again(people: Path, unbroken: Path) -> None:
     with pytest.raises(InputError, match="--overwrite"):
         train(quick(people, unbroken))
@@ -221,13 +277,18 @@ def test_a_folder_with_other_things_is_never_emptied(people: Path, tmp_path: Pat
     assert (tmp_path / "run/diary.txt").read_text() == "dear diary"
 
 
-def test_two_processes_give_the_loss_curve_of_one(people: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch", [8, 9])  # 9 does not divide evenly
+def test_two_processes_give_the_loss_curve_of_one(batch: int, people: Path, tmp_path: Path) -> None:
     # A low rate: at a high one rounding grows to more than the tolerance within a few steps.
     for devices in ("1", "2"):
-        train(quick(people, tmp_path / devices, devices=devices, lr=1e-4, epochs=2))
+        train(
+            quick(people, tmp_path / devices, devices=devices, batch_size=batch, lr=1e-4, epochs=2)
+        )
     one, two = _metrics(tmp_path / "1"), _metrics(tmp_path / "2")
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], abs=1e-5)
-    assert [line["val_auc"] for line in two] == pytest.approx([line["val_auc"] for line in one])
+    # Of so few pairs one couple in another order by rounding is a hundredth.
+    aucs = ([line["val_auc"] for line in lines] for lines in (one, two))
+    assert next(aucs) == pytest.approx(next(aucs), abs=0.02)
 
 
 @pytest.mark.parametrize("aux", ["center", "angle"])

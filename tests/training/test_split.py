@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from faceidx.training.split import split_pictures
+from faceidx.errors import InputError
+from faceidx.training.split import epoch_order, split_pictures
 
 LABELS = np.repeat(np.arange(40), 6)
 
@@ -63,3 +64,26 @@ def test_the_same_seed_gives_the_same_split(seed: int) -> None:
 def test_another_seed_gives_another_split() -> None:
     one, other = split_pictures(LABELS, 0.2, 0), split_pictures(LABELS, 0.2, 1)
     assert not np.array_equal(one.train, other.train)
+
+
+def test_a_natural_epoch_holds_every_picture_once() -> None:
+    order = epoch_order(LABELS, "natural", np.random.default_rng(0))
+    assert sorted(order) == list(range(len(LABELS)))
+
+
+def test_a_balanced_epoch_holds_every_identity_equally_often() -> None:
+    labels = np.repeat(np.arange(5), [1, 2, 3, 14, 30])
+    order = epoch_order(labels, "balanced", np.random.default_rng(0))
+    assert len(order) == 50
+    assert np.bincount(labels[order]).tolist() == [10] * 5
+    times = np.bincount(order, minlength=50)
+    # A picture comes again only once all others of its person have come.
+    for person in range(5):
+        own = times[labels == person]
+        assert own.max() - own.min() <= 1
+    assert not np.array_equal(order, epoch_order(labels, "balanced", np.random.default_rng(1)))
+
+
+def test_an_unknown_sampling_is_refused() -> None:
+    with pytest.raises(InputError, match="no sampling named 'odd'"):
+        epoch_order(LABELS, "odd", np.random.default_rng(0))

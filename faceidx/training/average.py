@@ -1,0 +1,36 @@
+"""An exponential moving average of the weights: steadier than the weights of the last step."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from faceidx.training.network import TrainingNetwork
+
+# An average that began with the random first weights would carry them for 1 / (1 - decay) steps;
+# its decay grows from 0.1 (as in TensorFlow's ExponentialMovingAverage with num_updates).
+_YOUNG = 10
+
+
+class Average:
+    """w_avg <- d w_avg + (1 - d) w after each step; the norms' statistics are averaged alike.
+
+    Args:
+        network: to follow; a copy is made.
+        decay: d once the average has warmed up, below 1.
+    """
+
+    def __init__(self, network: TrainingNetwork, decay: float) -> None:
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self._decay = decay
+
+    @torch.no_grad()
+    def follow(self, network: TrainingNetwork, step: int) -> None:
+        """Take up the weights after a step, counted from 0 over the whole run."""
+        new_share = 1 - min(self._decay, (1 + step) / (_YOUNG + step))
+        own, new = self.network.state_dict(), network.state_dict()
+        blended = [name for name, value in own.items() if value.is_floating_point()]
+        torch._foreach_lerp_([own[n] for n in blended], [new[n] for n in blended], new_share)
+        for name in own.keys() - set(blended):
+            own[name].copy_(new[name])

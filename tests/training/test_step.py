@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from faceidx.training.options import Recipe
+from faceidx.training.step import learn
+
+_BATCH = 8
+
+
+class _Plain(nn.Module):
+    """A network without norms: only there must parts of a batch give the gradient of the whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(12, 3)
+
+    def forward(
+        self, pictures: torch.Tensor, labels: torch.Tensor, weights: Mapping[str, float]
+    ) -> dict[str, torch.Tensor]:
+        logits = self.layer(pictures.flatten(1))
+        loss = nn.functional.cross_entropy(logits, labels)
+        correct = (logits.argmax(1) == labels).sum()
+        return {"loss": loss, "correct": correct, "head": loss.detach()}
+
+
+def _recipe(**more: object) -> Recipe:
+    settings: dict[str, object] = {
+        "arch": "resnet18", "image_size": 2, "embedding_dim": 8, "loss": "softmax", "epochs": 1,
+        "batch_size": _BATCH, "lr": 0.5, "weight_decay": 0.0, "warmup_epochs": 0.0,
+        "label_smoothing": 0.0, "augment": "none", **more,
+    }  # fmt: skip
+    return Recipe(**settings)  # type: ignore[arg-type]
+
+
+def _step(recipe: Recipe) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    fabric = Fabric(accelerator="cpu", devices=1)
+    plain = _Plain()
+    network, optimizer = fabric.setup(plain, torch.optim.SGD(plain.parameters(), lr=recipe.lr))
+    generator = torch.Generator().manual_seed(1)
+    pictures = torch.randn(_BATCH, 2, 2, 3, generator=generator)
+    labels = torch.arange(_BATCH) % 3
+    sums = learn(fabric, network, optimizer, pictures, labels, {}, recipe)
+    return plain.layer.weight.detach(), sums
+
+
+@pytest.mark.parametrize("parts", [2, 3, 8])
+def test_a_batch_in_parts_moves_the_weights_like_the_whole(parts: int) -> None:
+    whole, sums = _step(_recipe())
+    cut, same = _step(_recipe(accumulate=parts))
+    torch.testing.assert_close(cut, whole)
+    for name, value in sums.items():
+        torch.testing.assert_close(same[name], value)
+
+
+def test_a_clipped_gradient_has_the_norm_asked_for() -> None:
+    before = _Plain().layer.weight.detach()
+    free, _ = _step(_recipe())
+    clipped, _ = _step(_recipe(clip_norm=0.01))
+    # The bias shares the norm; weight and bias together move by rate times 0.01 at most.
+    assert (free - before).norm() > 0.5 * 0.01
+    assert (clipped - before).norm() <= 0.5 * 0.01 + 1e-6
+    direction = nn.functional.cosine_similarity(
+        (clipped - before).flatten(), (free - before).flatten(), 0
+    )
+    assert direction.item() == pytest.approx(1, abs=1e-4)
