@@ -42,6 +42,11 @@ _PUBLIC = {
     "look_up": "faceidx.gallery.lookup",
     "VerifyOptions": "faceidx.evaluation.verdict",
     "verify_pairs": "faceidx.evaluation.verification",
+    "CompareOptions": "faceidx.evaluation.comparison",
+    "compare_systems": "faceidx.evaluation.comparison",
+    "PairOptions": "faceidx.evaluation.one_pair",
+    "verify_pair": "faceidx.evaluation.one_pair",
+    "read_threshold": "faceidx.evaluation.threshold",
     "read_list": "faceidx.evaluation.lists",
     "roc_curve": "faceidx.evaluation.roc",
 }

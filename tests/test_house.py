@@ -32,7 +32,7 @@ _MAY_IMPORT["demo"] = {*_LIBRARY}
 _MAY_IMPORT["cli"] = {*_LIBRARY, "demo"}
 
 # The one place where a pickle is read, by an unpickler that admits plain types alone.
-_READER_OF_PICKLES = _PACKAGE / "evaluation" / "lists" / "packed.py"
+_READER_OF_PICKLES = _PACKAGE / "images" / "packed.py"
 _NEVER_IMPORTED = {"pickle", "cPickle", "dill", "joblib", "cloudpickle", "shelve", "marshal"}
 
 

@@ -59,7 +59,8 @@ def embed(
     """Embed pictures into an HDF5 file.
 
     IMAGES is a folder (searched recursively; each picture's parent folder is its identity), one
-    picture, or a list: .txt with a path a line, or .csv with the header path[,identity].
+    picture, a list (.txt with a path a line, or .csv with the header path[,identity]), or a .bin
+    set of insightface, whose pictures are named 0, 1, ...
     """
     from faceidx.embedding.embed import EmbedOptions
     from faceidx.embedding.embed import embed as run

@@ -20,13 +20,19 @@ if TYPE_CHECKING:
     epilog="""\b
 Examples:
   faceidx eval --model run/model.safetensors --data people/
-  faceidx eval --model run/model.safetensors --pairs pairs.txt --images photos/""",
+  faceidx eval --model run/model.safetensors --pairs pairs.txt --images photos/
+  faceidx eval --model run/model.safetensors --pairs lfw.bin""",
 )
 @model_options(required=True)
 @pipeline_options
 @click.option("--data", type=FILE, metavar="DIR", help="Labelled pictures, for the classifier.")
 @click.option("--pairs", type=FILE, help="List of pairs, for the embedding.")
-@click.option("--images", type=FILE, metavar="ROOT", help="Where the list's pictures lie.")
+@click.option(
+    "--images",
+    type=FILE,
+    metavar="ROOT",
+    help="Where the list's pictures lie; a .bin set carries them.",
+)
 @common_options
 def evaluate(
     model: ModelOptions, pipeline: PipelineOptions, **options: Any

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -112,6 +112,22 @@ def seed_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all chance."
     )(function)
+
+
+def aligned(rows: Iterable[Sequence[object]]) -> str:
+    """Lay rows out as a table for the terminal, names in it made safe; None is an empty cell."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    )
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return "" if value is None else for_terminal(str(value))
 
 
 def _check_device(ctx: click.Context, param: click.Parameter, value: str) -> str:

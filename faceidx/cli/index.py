@@ -8,7 +8,14 @@ from typing import Any
 
 import click
 
-from faceidx.cli.frame import FILE, common_options, device_option, progress_bar, seed_option
+from faceidx.cli.frame import (
+    FILE,
+    aligned,
+    common_options,
+    device_option,
+    progress_bar,
+    seed_option,
+)
 from faceidx.escape import for_terminal
 
 Outcome = tuple[Mapping[str, Any], str]
@@ -188,7 +195,7 @@ def search(**options: Any) -> Outcome:
     summary = f"{result['hits']:,} hits for {result['probes']:,} probes"
     if result["out"]:
         return result, f"{summary} in {for_terminal(str(result['out']))}"
-    return result, f"{summary}, the first of them:\n{_table(HEADER, first)}"
+    return result, f"{summary}, the first of them:\n{aligned([HEADER, *first])}"
 
 
 @index.command(
@@ -263,18 +270,3 @@ def _threshold_text(threshold: Mapping[str, Any] | None) -> str:
         f"searches, 95 % {low:.2g} to {high:.2g}; {threshold['identity_errors']:,} of "
         f"{threshold['identities']:,} people){stale}"
     )
-
-
-def _table(header: tuple[str, ...], rows: list[Any]) -> str:
-    cells = [list(header), *([_cell(value) for value in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    )
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    return "" if value is None else for_terminal(str(value))

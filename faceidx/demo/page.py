@@ -6,7 +6,6 @@ comes from names of pictures or people is escaped.
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +18,8 @@ from string import Template
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from faceidx.evaluation.thumbnails import thumbnail
+from faceidx.evaluation.markup import card, face, image, page, pair_figure, plural, share, table
 from faceidx.files import whole_file
-from faceidx.images.decode import PictureError
 
 # Of each kind: enough to see what happens, and few enough for a page of some hundred kilobytes.
 _SHOWN = 8
@@ -81,14 +79,14 @@ def write_page(
         JobError: the disk is full or failed.
     """
     template = Template((package_files("faceidx.demo") / "page.html").read_text("utf-8"))
-    page = template.substitute(
+    body = template.substitute(
         subtitle=_subtitle(facts),
         verification="\n".join(_verification(facts)),
         asked=_asked(facts),
         identification="\n".join(_identification(facts)),
         legend=_legend(facts),
         samples="\n".join(_group(g, facts["threshold"]) for g in _groups(samples)),
-        roc=_image(_ROC, roc),
+        roc=image(_ROC, roc.encode("utf-8", "xmlcharrefreplace")),
         operating_points=_operating_points(facts["tar_at_far"]),
         seconds=_seconds(facts["seconds"]),
         files=_files(files),
@@ -97,7 +95,8 @@ def write_page(
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     with whole_file(path) as temporary:
-        temporary.write_text(page, "utf-8", "xmlcharrefreplace")
+        text = page(title="faceidx demo: drawn faces", body=body)
+        temporary.write_text(text, "utf-8", "xmlcharrefreplace")
 
 
 def _subtitle(facts: Mapping[str, Any]) -> str:
@@ -110,26 +109,26 @@ def _subtitle(facts: Mapping[str, Any]) -> str:
 
 def _verification(facts: Mapping[str, Any]) -> Iterator[str]:
     interval = facts["auc_ci"]
-    yield _card(
+    yield card(
         "Area under the ROC curve",
         _number(facts["auc"]),
         f"95 %: {interval[0]:.4f} to {interval[1]:.4f}" if interval else "",
     )
-    yield _card("Equal error rate", _share(facts["eer"]), "where both errors are equal")
-    yield _card("Accuracy", _share(facts["accuracy"]), "of all pairs, both kinds")
+    yield card("Equal error rate", share(facts["eer"], 2), "where both errors are equal")
+    yield card("Accuracy", share(facts["accuracy"], 2), "of all pairs, both kinds")
     strictest = min(facts["tar_at_far"], key=lambda point: point["target"], default=None)
     if strictest is not None:
-        yield _card(
+        yield card(
             f"TAR at FAR {strictest['target']:g}",
-            _share(strictest["tar"]),
-            _plural(strictest["false_matches"], "false match", "false matches"),
+            share(strictest["tar"], 2),
+            plural(strictest["false_matches"], "false match", "false matches"),
         )
 
 
 def _asked(facts: Mapping[str, Any]) -> str:
     mated, strangers = facts["fnir"]["trials"], facts["fpir"]["trials"]
     return escape(
-        f"{_plural(facts['probes'], 'probe is', 'probes are')} looked up in a gallery of drawn "
+        f"{plural(facts['probes'], 'probe is', 'probes are')} looked up in a gallery of drawn "
         f"people: {mated:,} of people who are enrolled in it, {strangers:,} of strangers, who are "
         "to come out as unknown."
     )
@@ -143,8 +142,8 @@ def _identification(facts: Mapping[str, Any]) -> Iterator[str]:
         ("Not recognised (FNIR)", fnir, fnir["errors"], "enrolled"),
         ("Taken for somebody (FPIR)", fpir, fpir["errors"], "strangers"),
     ):
-        yield _card(name, _share(figure["value"]), f"{count:,} of {figure['trials']:,} {whom}")
-    yield _card("Threshold", _number(facts["threshold"]), "a match from this score upwards")
+        yield card(name, share(figure["value"], 2), f"{count:,} of {figure['trials']:,} {whom}")
+    yield card("Threshold", _number(facts["threshold"]), "a match from this score upwards")
 
 
 def _legend(facts: Mapping[str, Any]) -> str:
@@ -210,18 +209,23 @@ def _group(group: _Group, threshold: float) -> str:
     shown = "\n".join(_sample(sample, threshold) for sample in group.shown)
     return (
         f'{heading}<p class="soft">{escape(group.explanation)}</p>'
-        f'<div class="samples">\n{shown}\n</div>'
+        f'<div class="pairs">\n{shown}\n</div>'
     )
 
 
 def _sample(sample: Sample, threshold: float) -> str:
     tag, story = _verdict(sample)
-    return (
-        f'<figure class="sample{"" if sample.right else " error"}"><div class="faces">'
-        f"{_face(sample.probe, f'Probe, drawn: {sample.truth}')}"
-        f"{_face(sample.match, f'Nearest in the gallery, drawn: {sample.answer}')}</div>"
-        f'<figcaption><div class="score">{sample.score:.4f} <span class="tag">{escape(tag)}</span>'
-        f"</div>{_scale(sample.score, threshold)}{escape(story)}</figcaption></figure>"
+    faces = [
+        face(sample.probe, f"Probe, drawn: {sample.truth}"),
+        face(sample.match, f"Nearest in the gallery, drawn: {sample.answer}"),
+    ]
+    return pair_figure(
+        faces,
+        score=f"{sample.score:.4f}",
+        tag=tag,
+        lines=[story],
+        wrong=not sample.right,
+        scale=_scale(sample.score, threshold),
     )
 
 
@@ -243,14 +247,6 @@ def _verdict(sample: Sample) -> tuple[str, str]:
     return tag, f"{truth} is in the gallery, but {answer} is nearer."
 
 
-def _face(picture: Path, what: str) -> str:
-    try:
-        address = thumbnail(picture)
-    except PictureError as error:
-        return f'<div class="none">{escape(str(error))}</div>'
-    return f'<img src="{address}" alt="{escape(what)}">'
-
-
 def _scale(score: float, threshold: float) -> str:
     return (
         f'<div class="scale" aria-hidden="true"><span style="width:{_percent(score)}"></span>'
@@ -270,15 +266,7 @@ def _operating_points(points: Sequence[Mapping[str, Any]]) -> str:
         )
         for point in points
     ]
-    head = "".join(
-        f'<th class="{"number" if place else "first"}" scope="col">{escape(text)}</th>'
-        for place, text in enumerate(header)
-    )
-    body = "".join(
-        _row(escape(row[0]), *(f'<td class="number">{escape(cell)}</td>' for cell in row[1:]))
-        for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return table(header, rows, numbers=True)
 
 
 def _seconds(seconds: Mapping[str, float]) -> str:
@@ -319,19 +307,6 @@ def _row(name: str, *cells: str) -> str:
     return f'<tr><th scope="row">{name}</th>{"".join(cells)}</tr>'
 
 
-def _card(name: str, value: str, more: str) -> str:
-    return (
-        f'<div class="card"><dt>{escape(name)}</dt><dd class="value">{escape(value)}</dd>'
-        f'<dd class="more">{escape(more)}</dd></div>'
-    )
-
-
-def _image(what: str, svg: str) -> str:
-    # As a picture, not as a part of the page: whatever an SVG holds, it is inert there.
-    data = base64.b64encode(svg.encode("utf-8", "xmlcharrefreplace")).decode("ascii")
-    return f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(what)}">'
-
-
 def _duration(seconds: float) -> str:
     if round(seconds, 1) < 10:
         return f"{seconds:.1f} s"
@@ -345,14 +320,6 @@ def _percent(share: float) -> str:
 
 def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.4f}"
-
-
-def _share(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.2%}"
-
-
-def _plural(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"
 
 
 def _version() -> str:

@@ -98,7 +98,8 @@ def embed(options: EmbedOptions, progress: ProgressCallback = silent) -> dict[st
             options.out, [path for path, _ in shards], origin, model.embedding_dim, options.dtype
         )
         shutil.rmtree(folder)
-    _warn_of_photos(counts["far"], counts["embedded"], model)
+    if warning := photo_warning(counts["far"], counts["embedded"], model):
+        logger.warning(warning)
     seconds = time.monotonic() - began
     return {
         "out": str(options.out),
@@ -159,14 +160,12 @@ def _first_reason(shard: Path) -> str:
         return file.left().failed[0][1]
 
 
-def _warn_of_photos(far: int, embedded: int, model: FaceModel) -> None:
-    if far > _FAR_SHARE * embedded:
-        height, width = model.preprocessing.image_size
-        logger.warning(
-            "%d of %d pictures are far from the model's shape (%d x %d): it expects faces cut out "
-            "and aligned as in its training, not whole photos",
-            far,
-            embedded,
-            width,
-            height,
-        )
+def photo_warning(far: int, embedded: int, model: FaceModel) -> str | None:
+    """What to say where many pictures are far from the model's shape; None where few are."""
+    if far <= _FAR_SHARE * embedded:
+        return None
+    height, width = model.preprocessing.image_size
+    return (
+        f"{far} of {embedded} pictures are far from the model's shape ({width} x {height}): it "
+        "expects faces cut out and aligned as in its training, not whole photos"
+    )

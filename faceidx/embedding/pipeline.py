@@ -163,7 +163,7 @@ def _decode(
     try:
         # Reduced decoding leaves more than twice the size: the scaling that follows shows no
         # difference, and a picture far from the model's shape stays recognisable as such.
-        pixels = decode(picture.path, at_least=2 * max(size) + 1, max_pixels=max_pixels)
+        pixels = decode(picture.data, at_least=2 * max(size) + 1, max_pixels=max_pixels)
     except PictureError as error:
         return str(error)
     far = far_from_shape(pixels.shape[0], pixels.shape[1], size)

@@ -8,8 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from faceidx.evaluation.folds import Folds, assign_folds, fold_accuracy
-from faceidx.evaluation.intervals import AucInterval, Units, auc_interval
+from faceidx.evaluation.bootstrap import Units
+from faceidx.evaluation.calibration import Calibration, fit_calibration, min_cllr
+from faceidx.evaluation.folds import FoldAccuracy, Folds, assign_folds, fold_accuracy
+from faceidx.evaluation.intervals import (
+    FigureIntervals,
+    Interval,
+    figure_intervals,
+    naive_intervals,
+)
 from faceidx.evaluation.roc import (
     Confusion,
     OperatingPoint,
@@ -33,7 +40,7 @@ class Figures:
     """What can be said about a set of scored pairs."""
 
     auc: float
-    auc_interval: AucInterval
+    intervals: FigureIntervals
     eer: float
     accuracy: float | None
     """Mean over the folds, the threshold chosen on the others; None where folds cannot be made."""
@@ -45,6 +52,10 @@ class Figures:
     """The four counts at `threshold`."""
     points: list[OperatingPoint]
     d_prime: float | None
+    min_cllr: float | None
+    """Of the pairs that have a score; None where a class has none."""
+    calibration: Calibration | None
+    """Of the same pairs; None where no line can be fitted."""
 
     @property
     def precision(self) -> float | None:
@@ -60,14 +71,19 @@ class Figures:
 
     def as_json(self) -> dict[str, Any]:
         """The fields by their names in JSON."""
+        of, fitted = self.intervals, self.calibration
         return {
             "auc": self.auc,
-            "auc_ci": list(self.auc_interval.interval),
-            "auc_ci_method": self.auc_interval.method,
-            "auc_ci_delong": list(self.auc_interval.delong),
+            "auc_ci": _ends(of.auc.interval or of.auc.naive),
+            "auc_ci_method": of.method or "delong",
+            "auc_ci_delong": _ends(of.auc.naive),
             "eer": self.eer,
+            "eer_ci": _ends(of.eer.interval),
+            "eer_ci_naive": _ends(of.eer.naive),
             "accuracy": self.accuracy,
             "accuracy_std": self.accuracy_std,
+            "accuracy_ci": _ends(of.accuracy.interval if of.accuracy else None),
+            "accuracy_ci_naive": _ends(of.accuracy.naive if of.accuracy else None),
             "folds": self.folds,
             "threshold": self.threshold,
             "confusion": asdict(self.confusion),
@@ -80,10 +96,17 @@ class Figures:
                     "tar": point.tar,
                     "threshold": point.threshold,
                     "false_matches": point.false_matches,
+                    "tar_ci": _ends(tar.interval),
+                    "tar_ci_naive": _ends(tar.naive),
                 }
-                for point in self.points
+                for point, tar in zip(self.points, of.tar, strict=True)
             ],
             "d_prime": self.d_prime,
+            "min_cllr": self.min_cllr,
+            "cllr": fitted.cllr if fitted else None,
+            "calibration": (
+                {"slope": fitted.slope, "intercept": fitted.intercept} if fitted else None
+            ),
         }
 
 
@@ -95,6 +118,7 @@ def figures_of(
     folds: Folds = "auto",
     own_folds: np.ndarray | None = None,
     units: Units | None = None,
+    rejected: np.ndarray | None = None,
     seed: int = 0,
 ) -> tuple[Figures, Roc]:
     """Compute every figure, and the curve they are read off.
@@ -104,18 +128,45 @@ def figures_of(
         genuine: (P,) bool.
         targets: false match rates, each from 0 to 1.
         own_folds: (P,) the list's own folds.
-        units: who stands on each side of each pair, for the confidence interval.
+        units: who stands on each side of each pair, for the confidence intervals.
+        rejected: (P,) bool, pairs that count as non-matches at any threshold.
 
     Raises:
         InputError: one class only, scores that are no finite numbers, or folds that cannot be made.
     """
-    roc = roc_curve(scores, genuine)
+    roc = roc_curve(scores, genuine, rejected=rejected)
     of_fold = assign_folds(genuine, folds, own_folds, seed)
     by_fold = fold_accuracy(roc, scores, genuine, of_fold) if of_fold is not None else None
+    intervals = figure_intervals(
+        naive_intervals(roc, targets, by_fold.mean if by_fold else None),
+        scores,
+        genuine,
+        units,
+        targets,
+        folds=of_fold,
+        rejected=rejected,
+        seed=seed,
+    )
+    return figures_of_curve(roc, intervals, targets=targets, by_fold=by_fold), roc
+
+
+def figures_of_curve(
+    roc: Roc,
+    intervals: FigureIntervals,
+    *,
+    targets: Sequence[float],
+    by_fold: FoldAccuracy | None = None,
+) -> Figures:
+    """Compute every figure that the curve alone gives, and add those it does not give.
+
+    Args:
+        targets: false match rates, each from 0 to 1.
+        by_fold: None where there are no folds.
+    """
     threshold, _ = best_accuracy(roc)
-    figures = Figures(
+    return Figures(
         auc=auc(roc),
-        auc_interval=auc_interval(roc, scores, genuine, units, seed=seed),
+        intervals=intervals,
         eer=eer(roc),
         accuracy=by_fold.mean if by_fold else None,
         accuracy_std=by_fold.std if by_fold else None,
@@ -124,8 +175,9 @@ def figures_of(
         confusion=confusion(roc, threshold),
         points=tar_at_far(roc, targets),
         d_prime=d_prime(roc.genuine_scores, roc.impostor_scores),
+        min_cllr=min_cllr(roc),
+        calibration=fit_calibration(roc),
     )
-    return figures, roc
 
 
 def weak_figures(figures: Figures, genuine: int) -> list[str]:
@@ -143,6 +195,10 @@ def weak_figures(figures: Figures, genuine: int) -> list[str]:
     if errors < ENOUGH_ERRORS:
         weak.append(f"accuracy ({errors} errors)")
     return weak
+
+
+def _ends(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else list(interval)
 
 
 def _count(number: int, what: str) -> str:

@@ -105,6 +105,19 @@ def fold_accuracy(
     return FoldAccuracy(accuracies=np.array(accuracies), thresholds=np.array(thresholds))
 
 
+def decided_rightly(
+    by_fold: FoldAccuracy, scores: np.ndarray, genuine: np.ndarray, folds: np.ndarray
+) -> np.ndarray:
+    """Whether each pair is decided rightly at the threshold of its fold, (P,) bool.
+
+    Args:
+        by_fold: what `fold_accuracy` found for the same scores.
+    """
+    _, place = np.unique(folds, return_inverse=True)
+    right: np.ndarray = (scores >= by_fold.thresholds[place]) == genuine
+    return right
+
+
 def _stratified(genuine: np.ndarray, number: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     folds = np.empty(len(genuine), dtype=np.uint8 if number <= 128 else np.int64)
@@ -126,7 +139,7 @@ def _lowest_useful(
     rejecting all. With 800 impostors a genuine pair this spares the sorting of nearly all scores.
     """
     keep = 2 * roc.genuine
-    while keep < roc.impostor // 2:
+    while keep < len(roc.impostor_scores) // 2:
         cut = roc.impostor_scores[-keep]
         kept = folds[(scores >= cut) & ~genuine]
         if len(kept) - np.bincount(kept).max() > roc.genuine:

@@ -1,8 +1,8 @@
-"""How sure an AUC is: 95 % confidence intervals.
+"""How sure the figures are: 95 % confidence intervals.
 
 Pairs that share a person are not independent, so an interval that takes them for independent is
 too narrow. The bootstrap here draws people (or pictures, where people are unknown) rather than
-pairs; DeLong's interval, which does take the pairs for independent, stands beside it.
+pairs; the naive intervals, which do take the pairs for independent, stand beside it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from faceidx.evaluation.roc import Roc, auc
+from faceidx.evaluation.bootstrap import (
+    REPLICATES,
+    BootstrapDraws,
+    Units,
+    bootstrap_figures,
+    bootstrap_fits,
+)
+from faceidx.evaluation.roc import Roc, auc, closed_counts, eer, tar_at_far
 
-REPLICATES = 1000
 _Z = 1.959963984540054  # the normal distribution's 97.5 % point
-# Weights in all, replicates times pairs: some three seconds on one core.
-_MOST_WORK = 100_000_000
-_BLOCK = 4_000_000
 
 
 class Interval(NamedTuple):
@@ -30,59 +33,149 @@ class Interval(NamedTuple):
     high: float
 
 
+class Intervals(NamedTuple):
+    """The interval of a figure to quote, and the naive one beside it."""
+
+    interval: Interval | None
+    """People (or pictures, or templates) are drawn; None where they cannot be."""
+    naive: Interval
+    """Pairs are taken for independent."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AucInterval:
-    """The interval to quote, and the naive one beside it."""
+class FigureIntervals:
+    """The intervals of all figures of a set of scores."""
 
-    interval: Interval
-    method: str
-    """`bootstrap-identities`, `bootstrap-pictures`, `bootstrap-templates` or `delong`."""
-    delong: Interval
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Units:
-    """What is drawn in the bootstrap: the person, or else the picture, on each side of a pair."""
-
-    left: np.ndarray
-    """(P,) int64, from 0."""
-    right: np.ndarray
-    """(P,) int64."""
-    kind: str
-    """`identities`, `pictures` or `templates`."""
+    method: str | None
+    """How the intervals to quote were made, `bootstrap-identities` for instance; None where there
+    are none."""
+    auc: Intervals
+    """The naive one is DeLong's."""
+    eer: Intervals
+    """The naive one is Wilson's, as are all that follow."""
+    accuracy: Intervals | None
+    """Of the mean over the folds; None without folds."""
+    tar: list[Intervals]
+    """One a target."""
 
 
-def auc_interval(
-    roc: Roc,
+def figure_intervals(
+    naive: FigureIntervals,
     scores: np.ndarray,
     genuine: np.ndarray,
     units: Units | None,
+    targets: Sequence[float],
     *,
+    folds: np.ndarray | None = None,
+    rejected: np.ndarray | None = None,
     seed: int = 0,
     replicates: int = REPLICATES,
-) -> AucInterval:
-    """Return the bootstrap's interval, or DeLong's where no units are known or pairs are too many.
+) -> FigureIntervals:
+    """Put the bootstrap's intervals, where `figure_draws` has draws, beside the naive ones.
 
     Args:
-        roc: the curve of these pairs.
-        scores: (P,).
+        naive: as `naive_intervals` makes them of the same pairs.
+        scores: (P,) float32 or float64.
         genuine: (P,) bool.
         units: who or what stands on each side of each pair; None where unknown.
+        targets: false match rates, each from 0 to 1.
+        folds: (P,) integers from 0, as `assign_folds` gives them.
+        rejected: (P,) bool, pairs that count as non-matches at any threshold.
     """
-    naive = delong_interval(roc)
+    draws = figure_draws(
+        scores,
+        genuine,
+        units,
+        targets,
+        folds=folds,
+        rejected=rejected,
+        seed=seed,
+        replicates=replicates,
+    )
+    return drawn_intervals(naive, draws, units.kind) if units and draws else naive
+
+
+def figure_draws(
+    scores: np.ndarray,
+    genuine: np.ndarray,
+    units: Units | None,
+    targets: Sequence[float],
+    *,
+    folds: np.ndarray | None = None,
+    rejected: np.ndarray | None = None,
+    seed: int = 0,
+    replicates: int = REPLICATES,
+) -> BootstrapDraws | None:
+    """Draw people and compute the figures of each draw, as `bootstrap_figures` does.
+
+    Returns:
+        None where no units are known, pairs are too many, or people so few that most draws lack a
+        class.
+    """
     if units is None or not bootstrap_fits(len(scores), replicates):
-        return AucInterval(interval=naive, method="delong", delong=naive)
-    values = bootstrap_aucs(scores, genuine, units, seed=seed, replicates=replicates)
-    if len(values) < replicates // 2:  # so few people that most draws lack a class
-        return AucInterval(interval=naive, method="delong", delong=naive)
-    low, high = np.quantile(values, [0.025, 0.975])
-    bootstrap = Interval(float(low), float(high))
-    return AucInterval(interval=bootstrap, method=f"bootstrap-{units.kind}", delong=naive)
+        return None
+    draws = bootstrap_figures(
+        scores,
+        genuine,
+        units,
+        targets,
+        folds=folds,
+        rejected=rejected,
+        seed=seed,
+        replicates=replicates,
+    )
+    return draws if np.count_nonzero(np.isfinite(draws.auc)) >= replicates // 2 else None
 
 
-def bootstrap_fits(pairs: int, replicates: int = REPLICATES) -> bool:
-    """Whether so many pairs can be bootstrapped within seconds."""
-    return replicates * pairs <= _MOST_WORK
+def drawn_intervals(naive: FigureIntervals, draws: BootstrapDraws, kind: str) -> FigureIntervals:
+    """Put the intervals that draws give beside the naive ones.
+
+    Args:
+        kind: what was drawn, as in `Units`.
+    """
+    return FigureIntervals(
+        method=f"bootstrap-{kind}",
+        auc=Intervals(middle(draws.auc), naive.auc.naive),
+        eer=Intervals(middle(draws.eer), naive.eer.naive),
+        accuracy=naive.accuracy and Intervals(middle(draws.accuracy), naive.accuracy.naive),
+        tar=[Intervals(middle(draws.tar[:, i]), tar.naive) for i, tar in enumerate(naive.tar)],
+    )
+
+
+def middle(values: np.ndarray) -> Interval:
+    """Return where the middle 95 % of the draws lie, from the 2.5 % to the 97.5 % quantile.
+
+    (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.)
+
+    Args:
+        values: (R,) NaN in draws without the figure.
+    """
+    low, high = np.quantile(values[np.isfinite(values)], [0.025, 0.975])
+    return Interval(float(low), float(high))
+
+
+def naive_intervals(
+    roc: Roc, targets: Sequence[float], accuracy: float | None = None
+) -> FigureIntervals:
+    """Return the intervals under independent pairs alone.
+
+    Args:
+        targets: false match rates, each from 0 to 1.
+        accuracy: the mean over folds, where there are any.
+    """
+    pairs = roc.genuine + roc.impostor
+    return FigureIntervals(
+        method=None,
+        auc=Intervals(None, delong_interval(roc)),
+        eer=Intervals(None, _eer_interval(roc)),
+        accuracy=None
+        if accuracy is None
+        else Intervals(None, wilson_interval(accuracy * pairs, pairs)),
+        tar=[
+            Intervals(None, wilson_interval(point.true_matches, point.genuine))
+            for point in tar_at_far(roc, targets)
+        ],
+    )
 
 
 def delong_interval(roc: Roc) -> Interval:
@@ -95,52 +188,42 @@ def delong_interval(roc: Roc) -> Interval:
     the scores is needed (compare Sun and Xu, IEEE Signal Processing Letters 21(11), 2014).
     """
     area = auc(roc)
-    variance = _placement_variance(roc.true_matches, roc.false_matches, area)
-    variance += _placement_variance(roc.false_matches, roc.true_matches, 1 - area)
+    true_matches, false_matches = closed_counts(roc)
+    variance = _placement_variance(true_matches, false_matches, area)
+    variance += _placement_variance(false_matches, true_matches, 1 - area)
+    return normal_interval(area, variance)
+
+
+def normal_interval(area: float, variance: float) -> Interval:
+    """95 % interval of an area of that variance, as if it were normally distributed."""
     margin = _Z * math.sqrt(variance)
     return Interval(max(0.0, area - margin), min(1.0, area + margin))
 
 
-def bootstrap_aucs(
-    scores: np.ndarray, genuine: np.ndarray, units: Units, *, seed: int, replicates: int
-) -> np.ndarray:
-    """Compute the AUC of each bootstrap draw of the units.
+def wilson_interval(errors: float, trials: float) -> Interval:
+    """95 % interval of a rate by its counts, under independent trials; there must be some.
 
-    Units are drawn with replacement, and a pair counts as often as its two units make it: the
-    product of their draws, or the draws of the one unit that stands on both sides. (Owen, "The
-    pigeonhole bootstrap", Annals of Applied Statistics 1(2), 2007; for faces Bolle, Ratha and
-    Pankanti, "Error analysis of pattern recognition systems", CVIU 93(1), 2004.)
-
-    Returns:
-        (replicates,) float64, fewer where a draw left no genuine or no impostor pair.
+    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22(158),
+    1927. Unlike the normal approximation it says something where no trial failed, and its coverage
+    stays near 95 % at small counts (Brown, Cai and DasGupta, "Interval estimation for a binomial
+    proportion", Statistical Science 16(2), 2001).
     """
-    order = np.argsort(scores, kind="stable")
-    ranked = scores[order]
-    starts = np.flatnonzero(np.diff(ranked, prepend=np.nan) != 0)  # of each run of equal scores
-    ours = genuine[order]
-    left, right = units.left[order], units.right[order]
-    alone = left == right
-    number = int(max(left.max(), right.max())) + 1
-    rng = np.random.default_rng(seed)
-
-    values = []
-    at_once = max(1, min(replicates, _BLOCK // max(len(scores), number)))
-    for first in range(0, replicates, at_once):
-        draws = _draw(rng, min(at_once, replicates - first), number)
-        weights = draws[:, left] * np.where(alone, 1, draws[:, right])
-        values.append(_weighted_aucs(weights, ours, starts))
-    found = np.concatenate(values)
-    return found[np.isfinite(found)]
+    square = _Z * _Z
+    centre = errors + square / 2
+    margin = _Z * math.sqrt(errors * (trials - errors) / trials + square / 4)
+    low, high = ((centre + sign * margin) / (trials + square) for sign in (-1, 1))
+    return Interval(low if errors else 0.0, high if errors < trials else 1.0)
 
 
-def units_of(left: Sequence[str], right: Sequence[str], kind: str) -> Units:
-    """Number the names that stand on both sides of P pairs."""
-    numbers: dict[str, int] = {}
-    numbered = [
-        np.array([numbers.setdefault(name, len(numbers)) for name in side], dtype=np.int64)
-        for side in (left, right)
-    ]
-    return Units(left=numbered[0], right=numbered[1], kind=kind)
+def _eer_interval(roc: Roc) -> Interval:
+    """Wilson's interval of the EER, its threshold taken for fixed.
+
+    Half the sum of two rates e over G genuine and I impostor pairs has the variance
+    e (1 - e) (1/G + 1/I) / 4 (Bengio and Mariethoz, "A statistical significance test for person
+    authentication", Odyssey 2004): that of one rate over 4 / (1/G + 1/I) trials.
+    """
+    trials = 4 / (1 / roc.genuine + 1 / roc.impostor)
+    return wilson_interval(eer(roc) * trials, trials)
 
 
 def _placement_variance(own: np.ndarray, other: np.ndarray, mean: float) -> float:
@@ -155,20 +238,3 @@ def _placement_variance(own: np.ndarray, other: np.ndarray, mean: float) -> floa
     members = np.diff(own)
     beaten = 1 - (other[1:] + other[:-1]) / (2 * others)
     return float(np.dot(members, np.square(beaten - mean))) / (number - 1) / number
-
-
-def _draw(rng: np.random.Generator, replicates: int, number: int) -> np.ndarray:
-    """How often each of `number` units is drawn, drawing that many and replacing: (R, number)."""
-    drawn = rng.integers(0, number, size=(replicates, number))
-    drawn += np.arange(replicates)[:, None] * number
-    return np.bincount(drawn.ravel(), minlength=replicates * number).reshape(replicates, number)
-
-
-def _weighted_aucs(weights: np.ndarray, genuine: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """AUC of each row of pair weights (R, P), pairs by rising score; NaN where a class is empty."""
-    ours = np.add.reduceat(np.where(genuine, weights, 0), starts, axis=1)
-    others = np.add.reduceat(np.where(genuine, 0, weights), starts, axis=1)
-    below = np.cumsum(others, axis=1) - others / 2
-    total = ours.sum(axis=1) * others.sum(axis=1)
-    wins = np.einsum("rs,rs->r", ours.astype(np.float64), below)
-    return np.divide(wins, total, out=np.full(len(wins), np.nan), where=total > 0)

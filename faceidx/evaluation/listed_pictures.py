@@ -10,38 +10,34 @@ from faceidx.embedding.pipeline import PipelineOptions, embed_pictures, origin_o
 from faceidx.errors import InputError
 from faceidx.evaluation.lists.pairs import PairList, ScoreList, resolve
 from faceidx.evaluation.scoring import KnownEmbeddings
-from faceidx.images.sources import open_source
+from faceidx.images.sources import Picture, open_source, packed_pictures
 from faceidx.models.open import ModelOptions, open_model
 from faceidx.progress import ProgressCallback, silent
 
 
 def embed_listed(
     listed: PairList | ScoreList,
-    images: Path,
+    images: Path | None,
     model_options: ModelOptions,
     pipeline: PipelineOptions,
     progress: ProgressCallback = silent,
 ) -> KnownEmbeddings:
-    """Embed those pictures below a folder that a list names.
+    """Embed the pictures that a list names.
+
+    Args:
+        images: the folder that they lie in; None where the list carries them.
 
     Raises:
         InputError: the list holds scores, none of its pictures is there, or the model cannot be
             opened.
     """
     if isinstance(listed, ScoreList):
-        raise InputError(f"{listed.path} is a file of scores; it needs no --images")
-    source = open_source(images)
-    rows = resolve(listed, [p.key for p in source.pictures])
-    wanted = [source.pictures[row] for row in np.unique(rows[rows >= 0])]
-    if not wanted:
-        raise InputError(
-            f"{listed.path}: none of its pictures lies in {images}; the list names "
-            f"{listed.keys[0]!r} and the folder holds {source.pictures[0].key!r}"
-        )
+        raise InputError(f"{listed.path} is a file of scores; it needs no --model")
+    pictures = _carried(listed) if images is None else _below(listed, images)
     model = open_model(model_options)
-    embedded = embed_pictures(wanted, model, pipeline, progress)
+    embedded = embed_pictures(pictures, model, pipeline, progress)
     return KnownEmbeddings(
-        source=str(images),
+        source=str(images or listed.path),
         keys=embedded.paths,
         identities=embedded.identities,
         read=lambda chosen: embedded.vectors[chosen],
@@ -49,3 +45,25 @@ def embed_listed(
         origin=origin_of(model, pipeline),
         reasons=dict(embedded.left.failed),
     )
+
+
+def _carried(listed: PairList) -> list[Picture]:
+    if listed.pictures is None:
+        raise InputError(
+            f"{listed.path} names its pictures and does not carry them; give --images ROOT, the "
+            "folder that they lie in"
+        )
+    return packed_pictures(listed.path, listed.pictures)
+
+
+def _below(listed: PairList, images: Path) -> list[Picture]:
+    """Those pictures below a folder that the list names."""
+    pictures = open_source(images).pictures
+    rows = resolve(listed, [p.key for p in pictures])
+    wanted = [pictures[row] for row in np.unique(rows[rows >= 0])]
+    if not wanted:
+        raise InputError(
+            f"{listed.path}: none of its pictures lies in {images}; the list names "
+            f"{listed.keys[0]!r} and the folder holds {pictures[0].key!r}"
+        )
+    return wanted

@@ -11,6 +11,7 @@ from faceidx.errors import InputError
 from faceidx.evaluation.classifier import class_names, rank_figures, top_classes
 from faceidx.evaluation.verdict import VerifyOptions
 from faceidx.evaluation.verification import verify_pairs
+from faceidx.images.packed import is_packed
 from faceidx.images.sources import open_source
 from faceidx.models.open import ModelOptions, open_model
 from faceidx.progress import ProgressCallback, silent
@@ -26,7 +27,7 @@ class EvalOptions:
     """Labelled pictures for the classifier."""
     pairs: Path | None = None
     images: Path | None = None
-    """Folder of the pictures that `pairs` names."""
+    """Folder of the pictures that `pairs` names; None where it carries them."""
 
 
 def evaluate(options: EvalOptions, progress: ProgressCallback = silent) -> dict[str, Any]:
@@ -42,8 +43,13 @@ def evaluate(options: EvalOptions, progress: ProgressCallback = silent) -> dict[
     """
     if options.data is None and options.pairs is None:
         raise InputError("nothing to judge by; give --data DIR, or --pairs FILE --images ROOT")
-    if (options.pairs is None) != (options.images is None):
-        raise InputError("--pairs FILE and --images ROOT go together")
+    if options.pairs is None and options.images is not None:
+        raise InputError("--images ROOT goes with --pairs FILE; give both")
+    if options.pairs is not None and options.images is None and not is_packed(options.pairs):
+        raise InputError(
+            f"--pairs {options.pairs} names its pictures; give --images ROOT, the folder that they "
+            "lie in"
+        )
     result: dict[str, Any] = {
         "model": str(options.model.path),
         "classifier": None,

@@ -13,18 +13,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from faceidx.errors import InputError
+from faceidx.evaluation.counted import CountedScores
 
+SortedScores = np.ndarray | CountedScores
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roc:
-    """An exact ROC curve: its vertices from rejecting all to accepting all."""
+    """An exact ROC curve: its vertices from rejecting all to accepting all that have a score."""
 
     thresholds: np.ndarray
     """(V,) falling, of the scores' dtype; all but the first are scores that occur. The first lies
@@ -33,20 +35,24 @@ class Roc:
     """(V,) int64, genuine pairs accepted at each threshold."""
     false_matches: np.ndarray
     """(V,) int64, impostor pairs accepted at each threshold."""
-    genuine_scores: np.ndarray
-    """(genuine,) rising."""
-    impostor_scores: np.ndarray
-    """(impostor,) rising."""
+    genuine_scores: SortedScores
+    """Rising; of the genuine pairs that are not rejected."""
+    impostor_scores: SortedScores
+    """Rising; of the impostor pairs that are not rejected."""
+    rejected_genuine: int = 0
+    """Genuine pairs without a score, which no threshold accepts."""
+    rejected_impostor: int = 0
+    """Impostor pairs without a score, which no threshold accepts."""
 
     @property
     def genuine(self) -> int:
-        """Number of genuine pairs."""
-        return len(self.genuine_scores)
+        """Number of genuine pairs, the rejected included."""
+        return len(self.genuine_scores) + self.rejected_genuine
 
     @property
     def impostor(self) -> int:
-        """Number of impostor pairs."""
-        return len(self.impostor_scores)
+        """Number of impostor pairs, the rejected included."""
+        return len(self.impostor_scores) + self.rejected_impostor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,12 +93,20 @@ class OperatingPoint:
         return (self.genuine - self.true_matches) / self.genuine
 
 
-def roc_curve(scores: np.ndarray, genuine: np.ndarray, *, full: bool = False) -> Roc:
+def roc_curve(
+    scores: np.ndarray,
+    genuine: np.ndarray,
+    *,
+    rejected: np.ndarray | None = None,
+    full: bool = False,
+) -> Roc:
     """Build the exact curve.
 
     Args:
         scores: (P,) similarities, higher is more alike; float32 is kept as it is.
         genuine: (P,) bool, True where both pictures show one person.
+        rejected: (P,) bool, pairs that count as non-matches at any threshold; their scores are
+            not looked at.
         full: keep a point for every distinct score rather than the vertices alone.
 
     Raises:
@@ -104,26 +118,40 @@ def roc_curve(scores: np.ndarray, genuine: np.ndarray, *, full: bool = False) ->
     genuine = np.asarray(genuine, dtype=bool)
     if scores.shape != genuine.shape or scores.ndim != 1:
         raise InputError(f"{scores.shape} scores do not fit {genuine.shape} labels")
-    _require_both(int(np.count_nonzero(genuine)), len(genuine))
-    ours, others = _sorted(scores[genuine]), _sorted(scores[~genuine])
-    thresholds = _distinct(ours, others) if full else _vertices(ours, others)
-    return Roc(
-        thresholds=thresholds,
-        true_matches=at_or_above(ours, thresholds),
-        false_matches=at_or_above(others, thresholds),
-        genuine_scores=ours,
-        impostor_scores=others,
+    number = int(np.count_nonzero(genuine))
+    _require_both(number, len(genuine))
+    of_ours, of_others = genuine, ~genuine
+    if rejected is not None:
+        of_ours, of_others = of_ours & ~rejected, of_others & ~rejected
+        if rejected.all():
+            raise InputError("no pair has a score")
+    ours, others = _sorted(scores[of_ours]), _sorted(scores[of_others])
+    return replace(
+        _curve(ours, others, _distinct(ours, others) if full else _vertices(ours, others)),
+        rejected_genuine=number - len(ours),
+        rejected_impostor=len(genuine) - number - len(others),
     )
+
+
+def counted_curve(genuine: CountedScores, impostor: CountedScores) -> Roc:
+    """Build the exact curve of scores that were counted by value, both of one dtype.
+
+    Raises:
+        InputError: there is no pair, or only one class.
+    """
+    _require_both(len(genuine), len(genuine) + len(impostor))
+    return _curve(genuine, impostor, _vertices(genuine, impostor))
 
 
 def auc(roc: Roc) -> float:
     """Area under the curve by the trapezoid rule on the integer counts.
 
     Equal to the Mann-Whitney statistic: the share of (genuine, impostor) couples in which the
-    genuine pair scores higher, ties counting half.
+    genuine pair scores higher, ties counting half. Rejected pairs tie below all others.
     """
-    widths = np.diff(roc.false_matches)
-    heights = roc.true_matches[1:] + roc.true_matches[:-1]
+    true_matches, false_matches = closed_counts(roc)
+    widths = np.diff(false_matches)
+    heights = true_matches[1:] + true_matches[:-1]
     twice = 2 * roc.genuine * roc.impostor
     if twice < 2**63:
         return int(np.dot(widths, heights)) / twice
@@ -131,8 +159,13 @@ def auc(roc: Roc) -> float:
 
 
 def eer(roc: Roc) -> float:
-    """Equal error rate: where FMR = FNMR on the straight lines between the curve's points."""
-    fmr, fnmr = det_points(roc)
+    """Equal error rate: where FMR = FNMR on the straight lines between the curve's points.
+
+    Where rejected pairs keep FNMR above FMR at every threshold, it lies on the line to the corner
+    where all are accepted.
+    """
+    true_matches, false_matches = closed_counts(roc)
+    fmr, fnmr = false_matches / roc.impostor, (roc.genuine - true_matches) / roc.genuine
     after = int(np.argmax(fmr >= fnmr))  # the first point has FMR 0 and FNMR 1, so after >= 1
     before = after - 1
     gap_before = fnmr[before] - fmr[before]
@@ -161,6 +194,17 @@ def det_points(roc: Roc) -> tuple[np.ndarray, np.ndarray]:
     return roc.false_matches / roc.impostor, (roc.genuine - roc.true_matches) / roc.genuine
 
 
+def closed_counts(roc: Roc) -> tuple[np.ndarray, np.ndarray]:
+    """Accepted genuine and impostor pairs at the curve's points, up to where all are accepted.
+
+    Rejected pairs keep every threshold from that corner; for an area, the line to it has to be
+    drawn all the same, as if they tied below all others.
+    """
+    if not roc.rejected_genuine and not roc.rejected_impostor:
+        return roc.true_matches, roc.false_matches
+    return np.append(roc.true_matches, roc.genuine), np.append(roc.false_matches, roc.impostor)
+
+
 def best_accuracy(roc: Roc) -> tuple[float, float]:
     """Threshold of the highest accuracy and that accuracy; of equals, the highest threshold."""
     right = roc.true_matches + (roc.impostor - roc.false_matches)
@@ -176,11 +220,15 @@ def confusion(roc: Roc, threshold: float) -> Confusion:
     return Confusion(tp=tp, fp=fp, tn=roc.impostor - fp, fn=roc.genuine - tp)
 
 
-def d_prime(genuine_scores: np.ndarray, impostor_scores: np.ndarray) -> float | None:
-    """Distance of the two means in units of the pooled standard deviation; None without spread.
+def d_prime(genuine_scores: SortedScores, impostor_scores: SortedScores) -> float | None:
+    """Distance of the two means in units of the pooled standard deviation.
+
+    None where there is no spread, or where all pairs of a class are rejected.
 
     Daugman, "Biometric decision landscapes", 2000: |m1 - m2| / sqrt((s1^2 + s2^2) / 2).
     """
+    if not len(genuine_scores) or not len(impostor_scores):
+        return None
     mean1, variance1 = _moments(genuine_scores)
     mean2, variance2 = _moments(impostor_scores)
     spread = math.sqrt((variance1 + variance2) / 2)
@@ -200,22 +248,32 @@ def _require_both(genuine: int, pairs: int) -> None:
 def _sorted(scores: np.ndarray) -> np.ndarray:
     """Sort a copy in place; NaN and infinities end up at the ends, where they are seen at once."""
     scores.sort()
-    if not (math.isfinite(scores[0]) and math.isfinite(scores[-1])):
+    if len(scores) and not (math.isfinite(scores[0]) and math.isfinite(scores[-1])):
         bad = len(scores) - int(np.count_nonzero(np.isfinite(scores)))
         raise InputError(f"{bad} scores are no finite numbers (NaN or infinite)")
     return scores
 
 
-def _vertices(ours: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _curve(ours: SortedScores, others: SortedScores, thresholds: np.ndarray) -> Roc:
+    return Roc(
+        thresholds=thresholds,
+        true_matches=at_or_above(ours, thresholds),
+        false_matches=at_or_above(others, thresholds),
+        genuine_scores=ours,
+        impostor_scores=others,
+    )
+
+
+def _vertices(ours: SortedScores, others: SortedScores) -> np.ndarray:
     """Thresholds of the curve's corners, falling.
 
     They are the scores of the smaller class, and for each the lowest score of the larger class
     above it: on the way down from there to it, both counts may change at once; elsewhere one does.
     """
     minor, major = (ours, others) if len(ours) <= len(others) else (others, ours)
-    pivots = minor[np.flatnonzero(np.diff(minor, prepend=np.nan) != 0)]
-    above = np.searchsorted(major, pivots, side="right")
-    corners = np.concatenate([pivots, major[above[above < len(major)]], major[:1]])
+    pivots = _values(minor)
+    above = major.searchsorted(pivots, side="right")
+    corners = np.concatenate([pivots, major[above[above < len(major)]], [major[0]]])
     return _falling(np.unique(corners), ours, others)
 
 
@@ -223,13 +281,19 @@ def _distinct(ours: np.ndarray, others: np.ndarray) -> np.ndarray:
     return _falling(np.unique(np.concatenate([ours, others])), ours, others)
 
 
-def _falling(rising: np.ndarray, ours: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _values(rising: SortedScores) -> np.ndarray:
+    if isinstance(rising, CountedScores):
+        return rising.values
+    return rising[np.flatnonzero(np.diff(rising, prepend=np.nan) != 0)]
+
+
+def _falling(rising: np.ndarray, ours: SortedScores, others: SortedScores) -> np.ndarray:
     return np.concatenate([rising, [_just_above(ours, others)]], dtype=rising.dtype)[::-1]
 
 
-def _just_above(ours: np.ndarray, others: np.ndarray) -> np.floating:
+def _just_above(ours: SortedScores, others: SortedScores) -> np.floating:
     """The next floating-point number above the highest score: rejects all."""
-    highest = max(ours[-1], others[-1])
+    highest = max(rising[-1] for rising in (ours, others) if len(rising))
     return np.nextafter(highest, ours.dtype.type(np.inf))
 
 
@@ -239,20 +303,20 @@ def in_precision(threshold: float, dtype: np.dtype) -> np.floating:
     return near if float(near) >= threshold else np.nextafter(near, dtype.type(np.inf))
 
 
-def at_or_above(rising: np.ndarray, thresholds: np.ndarray | np.floating) -> np.ndarray:
+def at_or_above(rising: SortedScores, thresholds: np.ndarray | np.floating) -> np.ndarray:
     """Count the scores at or above each threshold, int64; both should be of one dtype.
 
     (Of two dtypes NumPy would convert all scores to the wider one.)
     """
-    return len(rising) - np.searchsorted(rising, thresholds, side="left").astype(np.int64)
+    return len(rising) - rising.searchsorted(thresholds, side="left").astype(np.int64)
 
 
 def _operating_point(roc: Roc, target: float) -> OperatingPoint:
-    allowed = _allowed(target, roc.impostor)
-    if allowed >= roc.impostor:
-        threshold = min(roc.genuine_scores[0], roc.impostor_scores[0])
+    allowed = allowed_matches(target, roc.impostor)
+    if allowed >= len(roc.impostor_scores):
+        threshold = roc.thresholds[-1]  # the lowest score of all
     else:
-        refused = roc.impostor_scores[roc.impostor - 1 - allowed]
+        refused = roc.impostor_scores[len(roc.impostor_scores) - 1 - allowed]
         threshold = _lowest_above(refused, roc)
     counts = confusion(roc, float(threshold))
     return OperatingPoint(
@@ -265,7 +329,7 @@ def _operating_point(roc: Roc, target: float) -> OperatingPoint:
     )
 
 
-def _allowed(target: float, impostor: int) -> int:
+def allowed_matches(target: float, impostor: int) -> int:
     """The largest count whose rate, computed as it is reported, does not exceed the target."""
     allowed = min(impostor, math.floor(target * impostor) + 1)
     while allowed / impostor > target:
@@ -276,14 +340,16 @@ def _allowed(target: float, impostor: int) -> int:
 def _lowest_above(score: np.floating, roc: Roc) -> np.floating:
     candidates = []
     for rising in (roc.genuine_scores, roc.impostor_scores):
-        index = np.searchsorted(rising, score, side="right")
+        index = rising.searchsorted(score, side="right")
         if index < len(rising):
             candidates.append(rising[index])
     return min(candidates, default=_just_above(roc.genuine_scores, roc.impostor_scores))
 
 
-def _moments(scores: np.ndarray) -> tuple[float, float]:
+def _moments(scores: SortedScores) -> tuple[float, float]:
     """Mean and variance in double precision, block by block: no second copy of all scores."""
+    if isinstance(scores, CountedScores):
+        return scores.moments()
     blocks = [scores[i : i + _BLOCK] for i in range(0, len(scores), _BLOCK)]
     mean = math.fsum(float(np.sum(b, dtype=np.float64)) for b in blocks) / len(scores)
     squares = math.fsum(float(np.sum(np.square(b - np.float64(mean)))) for b in blocks)

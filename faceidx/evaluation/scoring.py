@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
 
 from faceidx.embedding.store import EmbeddingFile, Origin
 from faceidx.errors import InputError
-from faceidx.evaluation.intervals import Units, units_of
-from faceidx.evaluation.lists.pairs import PairList, Templates, resolve
+from faceidx.evaluation.bootstrap import Units, units_of
+from faceidx.evaluation.lists.pairs import PairList, resolve
+from faceidx.evaluation.templates import template_vectors
 from faceidx.progress import Progress, ProgressCallback, silent
 
 _log = logging.getLogger(__name__)
@@ -21,14 +22,14 @@ NOT_EMBEDDED = "not among the embedded pictures"
 NO_FACE = "no face was found"
 
 _READ_ROWS = 8192  # rows of one read from the file
-_BLOCK_PAIRS = 4096  # pairs gathered at once: a few MB a side, which stays in the cache
+_BLOCK_PAIRS = 1024  # pairs gathered at once: 2 MB a side, which stays in the cache
+_AT_ONCE = 1 << 24  # pairs of a long list that are scored at once
 _TILE = 2048  # rows a side of one tile
 # Below this many pairs the order of the list is kept and every pair is multiplied on its own.
 _FEW_PAIRS = 65_536
 # A whole tile is multiplied as matrices where at least this share of it is wanted: one product out
-# of a matrix multiplication costs about a twentieth of one that is gathered first.
-_DENSE = 1 / 20
-_FACES_AT_ONCE = 65_536
+# of a matrix multiplication costs about a thirtieth of one that is gathered first.
+_DENSE = 1 / 32
 # Folders are taken for people where no more than this share of the pairs' labels contradicts them.
 _CONTRADICTED = 0.01
 
@@ -51,7 +52,7 @@ class KnownEmbeddings:
     """Key to the reason why a picture has no embedding."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MissingPair:
     """A pair that has no score."""
 
@@ -76,6 +77,9 @@ class ScoredPairs:
     """Key to reason of each listed picture without an embedding, in the order of the list."""
     units: Units
     """Who stands on each side of each pair."""
+    people: list[str]
+    """(K,) the person of each key of the list, as `people_of` tells; of a template, the person of
+    its first picture that is embedded, or else of its first."""
     pictures: list[str]
     """(K,) the embedded picture that stands for each key of the list (the first of a template);
     the key itself where there is none."""
@@ -100,9 +104,7 @@ def score_pairs(
 ) -> ScoredPairs:
     """Score a list; pairs with a missing picture are returned by name and reason.
 
-    A template is the mean of its media, each the mean of its pictures, brought to length 1
-    (Whitelam et al., "IARPA Janus Benchmark-B Face Dataset", CVPRW 2017). A template of which only
-    some pictures are missing is made from the others.
+    A template of which only some pictures are missing is made from the others.
 
     Raises:
         InputError: no pair at all can be scored, or the embeddings hold NaN or infinities.
@@ -112,16 +114,19 @@ def score_pairs(
     if pairs.templates is None:
         has_vector, place, vectors = rows >= 0, *_needed(rows, known)
     else:
-        has_vector, vectors = _template_vectors(pairs.templates, rows, len(pairs.keys), known)
-        place = np.arange(len(pairs.keys))
+        has_vector, vectors = template_vectors(
+            pairs.templates, rows, len(pairs.keys), known.read, known.dim
+        )
+        place = np.arange(len(pairs.keys), dtype=np.int32)
 
-    found = has_vector[pairs.left] & has_vector[pairs.right]
+    found = _of_sides(has_vector, pairs.left) & _of_sides(has_vector, pairs.right)
     if not found.any():
         raise _nothing_found(pairs, known)
     scores = np.zeros(len(found), dtype=np.float32)
-    scores[found] = cosine_scores(
-        vectors, place[pairs.left[found]], place[pairs.right[found]], progress
-    )
+    for part in _parts(len(found)):
+        there = found[part]
+        left, right = (place[side[part][there]] for side in (pairs.left, pairs.right))
+        scores[part][there] = cosine_scores(vectors, left, right, _within(part, found, progress))
     if not np.isfinite(scores).all():
         raise InputError(f"{known.source} holds embeddings that are no finite numbers; embed again")
     return ScoredPairs(
@@ -130,6 +135,7 @@ def score_pairs(
         missing=_missing_pairs(pairs, found, has_vector, reasons),
         missing_pictures=reasons,
         units=_units(pairs, rows, known),
+        people=_people(pairs, rows, known),
         pictures=_pictures(pairs, rows, known),
     )
 
@@ -137,10 +143,11 @@ def score_pairs(
 def cosine_scores(
     vectors: np.ndarray, left: np.ndarray, right: np.ndarray, progress: ProgressCallback = silent
 ) -> np.ndarray:
-    """Dot products of pairs of rows, in float32 and in bounded memory.
+    """Dot products of pairs of rows, in float32.
 
     Many pairs are put in order by tiles of rows, so that each tile's vectors stay in the cache; a
-    tile of which a good part is wanted is one matrix product.
+    tile of which a good part is wanted is one matrix product. The order takes some 30 bytes a pair;
+    vectors are never gathered for more than a few pairs at once.
 
     Args:
         vectors: (N, D) float32 unit rows.
@@ -181,6 +188,27 @@ def cosine_scores(
     return scores
 
 
+def _within(part: slice, found: np.ndarray, progress: ProgressCallback) -> ProgressCallback:
+    """Report the progress of a part as that of all pairs that were found."""
+    before, total = int(np.count_nonzero(found[: part.start])), int(np.count_nonzero(found))
+    return lambda p: progress(replace(p, done=before + p.done, total=total))
+
+
+def _parts(pairs: int) -> list[slice]:
+    return [slice(first, first + _AT_ONCE) for first in range(0, pairs, _AT_ONCE)]
+
+
+def _of_sides(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Look values up for one side of all pairs; (K,) by (P,) rows.
+
+    Part by part, since NumPy makes 64 bits of each row first.
+    """
+    found = np.empty(len(rows), dtype=values.dtype)
+    for part in _parts(len(rows)):
+        found[part] = values[rows[part]]
+    return found
+
+
 def _gathered(
     ours: np.ndarray, left: np.ndarray, others: np.ndarray, right: np.ndarray, scores: np.ndarray
 ) -> None:
@@ -191,17 +219,17 @@ def _gathered(
 
 
 def _compact(rows: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows that occur, rising, and each row's place among them."""
+    """Return the rows that occur, rising, and each row's place among them (P,) int32."""
     used = np.zeros(number, dtype=bool)
     used[rows] = True
-    places = np.cumsum(used, dtype=np.int64) - 1
+    places = np.cumsum(used, dtype=np.int32) - 1
     return np.flatnonzero(used), places[rows]
 
 
 def _needed(rows: np.ndarray, known: KnownEmbeddings) -> tuple[np.ndarray, np.ndarray]:
     """Read the vectors that the list names, each once: place of each key (K,), vectors (n, D)."""
     wanted, inverse = np.unique(rows[rows >= 0], return_inverse=True)
-    place = np.full(len(rows), -1, dtype=np.int64)
+    place = np.full(len(rows), -1, dtype=np.int32)
     place[rows >= 0] = inverse
     return place, known.read(wanted)
 
@@ -216,51 +244,6 @@ def _read_rows(file: EmbeddingFile, rows: np.ndarray) -> np.ndarray:
         read = file.vectors(slice(int(chosen[0]), int(chosen[-1]) + 1))
         vectors[start:end] = read[chosen - chosen[0]]
     return vectors
-
-
-def _template_vectors(
-    templates: Templates, rows: np.ndarray, number: int, known: KnownEmbeddings
-) -> tuple[np.ndarray, np.ndarray]:
-    """Average pictures over each media, then media over each template.
-
-    Returns:
-        (T,) bool, whether any picture of the template is known, and (T, D) float32 unit rows.
-    """
-    known_faces = np.flatnonzero(rows[templates.picture] >= 0)
-    faces = known_faces[np.lexsort((templates.media[known_faces], templates.template[known_faces]))]
-    of_template, of_media = templates.template[faces], templates.media[faces]
-    vectors = np.zeros((number, known.dim), dtype=np.float32)
-    first = 0
-    while first < len(faces):
-        end = _whole_templates(of_template, first)
-        part = slice(first, end)
-        wanted, inverse = np.unique(rows[templates.picture[faces[part]]], return_inverse=True)
-        read = known.read(wanted)[inverse]
-        new_template = np.diff(of_template[part], prepend=-1) != 0
-        new_media = new_template | (np.diff(of_media[part], prepend=of_media[first]) != 0)
-        media_starts = np.flatnonzero(new_media)
-        means = np.add.reduceat(read, media_starts) / _lengths(media_starts, len(read))[:, None]
-        template_starts = np.flatnonzero(new_template[media_starts])
-        vectors[of_template[part][new_template]] = np.add.reduceat(means, template_starts)
-        first = end
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    np.divide(vectors, lengths, out=vectors, where=lengths > 0)
-    return lengths[:, 0] > 0, vectors
-
-
-def _whole_templates(of_template: np.ndarray, first: int) -> int:
-    """End of a run of whole templates with about `_FACES_AT_ONCE` faces; at least one template."""
-    end = first + _FACES_AT_ONCE
-    if end >= len(of_template):
-        return len(of_template)
-    begins = int(np.searchsorted(of_template, of_template[end], side="left"))
-    if begins > first:
-        return begins
-    return int(np.searchsorted(of_template, of_template[end], side="right"))
-
-
-def _lengths(starts: np.ndarray, total: int) -> np.ndarray:
-    return np.diff(starts, append=total).astype(np.float32)
 
 
 def _nothing_found(pairs: PairList, known: KnownEmbeddings) -> InputError:
@@ -292,19 +275,21 @@ def _missing_pairs(
     pairs: PairList, found: np.ndarray, has_vector: np.ndarray, reasons: dict[str, str]
 ) -> list[MissingPair]:
     missing = []
+    reason_of: dict[tuple[str, ...], str] = {}  # a picture may be missing from many pairs
     for i in np.flatnonzero(~found):
         sides = dict.fromkeys(int(side[i]) for side in (pairs.left, pairs.right))
-        lacking = [pairs.keys[side] for side in sides if not has_vector[side]]
+        lacking = tuple(pairs.keys[side] for side in sides if not has_vector[side])
+        if lacking not in reason_of:
+            reason_of[lacking] = "; ".join(
+                f"{key}: {reasons.get(key, 'none of its pictures is embedded')}" for key in lacking
+            )
         missing.append(
             MissingPair(
                 line=int(pairs.lines[i]),
                 left=pairs.keys[pairs.left[i]],
                 right=pairs.keys[pairs.right[i]],
                 genuine=bool(pairs.genuine[i]),
-                reason="; ".join(
-                    f"{key}: {reasons.get(key, 'none of its pictures is embedded')}"
-                    for key in lacking
-                ),
+                reason=reason_of[lacking],
             )
         )
         _log.debug("line %d: %s", missing[-1].line, missing[-1].reason)
@@ -312,17 +297,22 @@ def _missing_pairs(
 
 
 def _pictures(pairs: PairList, rows: np.ndarray, known: KnownEmbeddings) -> list[str]:
-    pictures = list(pairs.keys)
-    if pairs.templates is None:
-        places = np.flatnonzero(rows >= 0)
-        rows = rows[places]
-    else:
-        faces = np.flatnonzero(rows[pairs.templates.picture] >= 0)
-        places, first = np.unique(pairs.templates.template[faces], return_index=True)
-        rows = rows[pairs.templates.picture[faces[first]]]
-    for place, row in zip(places, rows, strict=True):
-        pictures[place] = known.keys[row]
-    return pictures
+    if pairs.templates is not None:
+        rows = rows[pairs.templates.first_pictures(rows >= 0)]
+    return [known.keys[row] if row >= 0 else key for key, row in zip(pairs.keys, rows, strict=True)]
+
+
+def people_of(names: Sequence[str], identities: Sequence[str]) -> list[str]:
+    """Return the person of each picture: its identity, or else its folder; empty without either.
+
+    Args:
+        names: (K,) pictures.
+        identities: (K,) empty where unknown.
+    """
+    return [
+        identity or name.rpartition("/")[0]
+        for name, identity in zip(names, identities, strict=True)
+    ]
 
 
 def units_of_pairs(
@@ -340,17 +330,16 @@ def units_of_pairs(
     Args:
         names: (K,) pictures.
         identities: (K,) empty where unknown.
-        left: (P,) int64, row in `names`.
-        right: (P,) int64.
+        left: (P,) row in `names`.
+        right: (P,).
         genuine: (P,) bool.
     """
-    people = [
-        identity or name.rpartition("/")[0]
-        for name, identity in zip(names, identities, strict=True)
-    ]
+    people = people_of(names, identities)
     if all(people):
-        number = units_of(people, people, "identities").left
-        units = Units(left=number[left], right=number[right], kind="identities")
+        number = units_of(people, people, "identities").left.astype(np.int32)
+        units = Units(
+            left=_of_sides(number, left), right=_of_sides(number, right), kind="identities"
+        )
         wrong = np.count_nonzero((units.left == units.right) != genuine)
         if wrong <= _CONTRADICTED * len(genuine):
             return units
@@ -360,5 +349,17 @@ def units_of_pairs(
 def _units(pairs: PairList, rows: np.ndarray, known: KnownEmbeddings) -> Units:
     if pairs.templates is not None:
         return Units(left=pairs.left, right=pairs.right, kind="templates")
-    identities = [known.identities[row] if row >= 0 else "" for row in rows]
+    identities = _identities(rows, known)
     return units_of_pairs(pairs.keys, identities, pairs.left, pairs.right, pairs.genuine)
+
+
+def _people(pairs: PairList, rows: np.ndarray, known: KnownEmbeddings) -> list[str]:
+    if pairs.templates is None:
+        return people_of(pairs.keys, _identities(rows, known))
+    pictures = pairs.templates.first_pictures(rows >= 0)
+    names = [pairs.templates.pictures[picture] for picture in pictures]
+    return people_of(names, _identities(rows[pictures], known))
+
+
+def _identities(rows: np.ndarray, known: KnownEmbeddings) -> list[str]:
+    return [known.identities[row] if row >= 0 else "" for row in rows]

@@ -13,6 +13,7 @@ from faceidx.embedding.store import Origin
 from faceidx.escape import write_csv
 from faceidx.evaluation.figures import Figures
 from faceidx.evaluation.folds import Folds
+from faceidx.evaluation.group_figures import GroupFigures
 from faceidx.evaluation.lists.pairs import PairList, ScoreList
 from faceidx.evaluation.roc import Roc
 from faceidx.evaluation.scoring import MissingPair
@@ -27,12 +28,13 @@ class VerifyOptions:
     """What `verify-pairs` is asked for."""
 
     pairs: Path
-    """A list of pairs, a folder (CFP, IJB) or a file of scores."""
+    """A list of pairs, a folder (CFP, IJB) or a file of scores; with `all_pairs` the embeddings."""
     embeddings: Path | None = None
     """Not needed for a file of scores."""
     images: Path | None = None
     """In place of `embeddings`: the folder of the listed pictures, to be embedded by `model`."""
     model: ModelOptions | None = None
+    """Alone where the list carries its pictures."""
     pipeline: PipelineOptions = field(default_factory=PipelineOptions)
     format: str = "auto"
     fmr: tuple[float, ...] = DEFAULT_TARGETS
@@ -47,7 +49,11 @@ class VerifyOptions:
     """Folder of the pictures, for the faces in the report."""
     save_threshold: Path | None = None
     at_fmr: float | None = None
-    """False match rate of the saved threshold, 1e-3 where not given."""
+    """False match rate of the saved threshold and the groups', 1e-3 where not given."""
+    groups: Path | None = None
+    """Table of people or pictures and their groups, whose errors are wanted apart."""
+    all_pairs: bool = False
+    """Judge every pair of two pictures of `embeddings` whose people are known."""
     overwrite: bool = False
     seed: int = 0
     """Of the stratified folds and the bootstrap."""
@@ -85,7 +91,13 @@ class Verification:
     """Figures under the other policy for missing pairs; None where nothing is missing."""
     origin: Origin | None
     """Where the embeddings come from; None for scores computed elsewhere."""
+    groups: GroupFigures | None = None
     warnings: list[str] = field(default_factory=list)
+
+    def counts(self) -> tuple[int, int]:
+        """Number of genuine and of impostor pairs, those without a score among them."""
+        genuine = int(np.count_nonzero(self.listed.genuine))
+        return genuine, len(self.listed.genuine) - genuine
 
     def names(self, pair: int) -> tuple[str, str]:
         """Both pictures of a pair of the list, empty where the list names none."""
@@ -109,11 +121,11 @@ class Verification:
 
     def as_json(self) -> dict[str, Any]:
         """The fields of `--json`."""
-        genuine = int(np.count_nonzero(self.listed.genuine))
+        genuine, impostor = self.counts()
         return {
-            "pairs": len(self.listed.genuine),
+            "pairs": genuine + impostor,
             "genuine": genuine,
-            "impostor": len(self.listed.genuine) - genuine,
+            "impostor": impostor,
             "missing": len(self.missing),
             "missing_pairs": [asdict(pair) for pair in self.missing],
             "missing_pictures": [
@@ -124,6 +136,7 @@ class Verification:
             "format": self.listed.format,
             **self.figures.as_json(),
             "other_policy": self.other_policy,
+            "groups": self.groups.as_json() if self.groups else None,
             "warnings": self.warnings,
             "model": self.origin.model if self.origin else None,
             "fingerprint": self.origin.fingerprint if self.origin else None,

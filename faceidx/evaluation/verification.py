@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from contextlib import ExitStack
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from faceidx.embedding.store import EmbeddingFile
 from faceidx.errors import InputError
+from faceidx.evaluation.all_pairs import judge_all_pairs, require_fitting
+from faceidx.evaluation.bootstrap import Units, bootstrap_fits
 from faceidx.evaluation.figures import ENOUGH_ERRORS, Figures, figures_of, weak_figures
-from faceidx.evaluation.intervals import Units, bootstrap_fits, units_of
+from faceidx.evaluation.group_figures import GroupFigures, group_figures, group_warnings
+from faceidx.evaluation.groups import GroupTable, members_of, read_groups
 from faceidx.evaluation.listed_pictures import embed_listed
 from faceidx.evaluation.lists import read_list
 from faceidx.evaluation.lists.pairs import PairList, ScoreList
-from faceidx.evaluation.roc import Roc, d_prime, tar_at_far
+from faceidx.evaluation.report_folder import check_pictures, check_report
+from faceidx.evaluation.roc import OperatingPoint, Roc, tar_at_far
 from faceidx.evaluation.scoring import (
     KnownEmbeddings,
     MissingPair,
@@ -53,13 +55,18 @@ def verify_pairs(
         InputError: the list, the embeddings or the options are wrong, or an output exists.
     """
     _check(options)
+    if options.all_pairs:
+        all_pairs = judge_all_pairs(options, progress)
+        _write(all_pairs, options)
+        return all_pairs
+    groups = None if options.groups is None else read_groups(options.groups)
     listed = read_list(options.pairs, format=options.format)
     with ExitStack() as stack:
         if known is None and options.embeddings is not None:
             known = known_embeddings(stack.enter_context(EmbeddingFile(options.embeddings)))
-        elif known is None and options.images is not None and options.model is not None:
+        elif known is None and options.model is not None:
             known = embed_listed(listed, options.images, options.model, options.pipeline, progress)
-        verification = judge(listed, known, options, progress)
+        verification = judge(listed, known, options, progress, groups)
     _write(verification, options)
     return verification
 
@@ -69,31 +76,38 @@ def judge(
     known: KnownEmbeddings | None,
     options: VerifyOptions,
     progress: ProgressCallback = silent,
+    groups: GroupTable | None = None,
 ) -> Verification:
     """Score a list that was read already and compute its figures; write nothing.
+
+    Args:
+        groups: whose figures are wanted apart.
 
     Raises:
         InputError: embeddings are lacking or not needed, or the figures cannot be computed.
     """
+    people: list[str] | None = None
     if isinstance(listed, ScoreList):
         if known is not None:
             raise InputError(f"{listed.path} is a file of scores; it needs no embeddings")
         missing, missing_pictures, pictures = [], {}, None
-        scores, found, units = listed.scores, np.ones(len(listed.scores), bool), _named(listed)
+        scores, found, units = listed.scores, np.ones(len(listed.scores), bool), named_units(listed)
     else:
         if known is None:
             raise InputError(
-                f"{listed.path} is a list of pairs; give --embeddings FILE.h5, "
-                "or --images ROOT --model MODEL"
+                f"{listed.path} is a list of pairs; give --embeddings FILE.h5, or "
+                + ("--model MODEL" if listed.pictures else "--images ROOT --model MODEL")
             )
         scored = score_pairs(listed, known, progress)
         missing, missing_pictures = scored.missing, scored.missing_pictures
-        pictures = scored.pictures
+        pictures, people = scored.pictures, scored.people
         scores, found, units = scored.scores, scored.found, scored.units
 
     other: MissingPolicy = "reject" if options.missing == "exclude" else "exclude"
+    beside = _other_policy(other, scores, found, listed, units, options) if missing else None
     judged = _apply(options.missing, scores, found, listed.genuine)
     figures, roc = _figures(judged, listed, units, options)
+    by_group = None if groups is None else _by_group(groups, people, listed, judged, roc, options)
     return Verification(
         listed=listed,
         judged=judged,
@@ -103,9 +117,11 @@ def judge(
         missing=missing,
         missing_pictures=missing_pictures,
         pictures=pictures,
-        other_policy=_other_policy(other, scores, found, listed, options) if missing else None,
+        other_policy=beside,
         origin=known.origin if known else None,
-        warnings=_warnings(figures, roc, missing, missing_pictures, units),
+        groups=by_group,
+        warnings=_warnings(figures, roc, missing, missing_pictures, units)
+        + (group_warnings(by_group) if by_group else []),
     )
 
 
@@ -121,11 +137,12 @@ def parse_targets(text: str) -> tuple[float, ...]:
             target = float(part)
         except ValueError:
             target = math.nan
-        targets.append(_rate(target, part.strip(), "--fmr"))
+        targets.append(require_rate(target, part.strip(), "--fmr"))
     return tuple(dict.fromkeys(targets))
 
 
-def _rate(value: float, text: str, option: str) -> float:
+def require_rate(value: float, text: str, option: str) -> float:
+    """Return a rate that an option gave; raise `InputError` unless it is from 0 to 1."""
     if not 0 <= value <= 1:
         raise InputError(f"{option}: {text!r} is no rate from 0 to 1")
     return value
@@ -133,67 +150,50 @@ def _rate(value: float, text: str, option: str) -> float:
 
 def _check(options: VerifyOptions) -> None:
     """Refuse wrong options before any work is done."""
+    if options.all_pairs:
+        require_fitting(options)
     for target in options.fmr:
-        _rate(target, str(target), "--fmr")
-    if (options.images is None) != (options.model is None):
-        raise InputError("--images ROOT and --model MODEL go together")
-    if options.images is not None and options.embeddings is not None:
-        raise InputError("give --embeddings, or --images and --model, not both")
+        require_rate(target, str(target), "--fmr")
+    if options.images is not None and options.model is None:
+        raise InputError("--images ROOT needs --model MODEL, which embeds its pictures")
+    if options.model is not None and options.embeddings is not None:
+        raise InputError("give --embeddings, or --model and --images, not both")
     if options.at_fmr is not None:
-        _rate(options.at_fmr, str(options.at_fmr), "--at-fmr")
-        if options.save_threshold is None:
-            raise InputError("--at-fmr goes with --save-threshold FILE.json; give both")
-    if options.pictures is not None:
-        if options.report is None:
-            raise InputError("--pictures shows faces in the report; give --report DIR as well")
-        if not options.pictures.is_dir():
-            raise InputError(f"--pictures: {options.pictures} is no folder")
+        require_rate(options.at_fmr, str(options.at_fmr), "--at-fmr")
+        if options.save_threshold is None and options.groups is None:
+            raise InputError(
+                "--at-fmr goes with --save-threshold FILE.json or --groups FILE.csv; give one"
+            )
+    check_pictures(options.pictures, options.report)
     outputs = [o for o in (options.scores, options.report, options.save_threshold) if o is not None]
     for output in outputs:
         refuse_existing(output, overwrite=options.overwrite)
         require_parent(output)
         if output.is_dir() and output is not options.report:
             raise InputError(f"{output} is a folder; give a file")
-    inputs = [i for i in (options.pairs, options.embeddings, options.pictures) if i is not None]
+    given = (options.pairs, options.embeddings, options.pictures, options.groups)
+    inputs = [path for path in given if path is not None]
     taken = {path.resolve() for path in inputs}
     for output in outputs:
         if output.resolve() in taken:
             raise InputError(f"{output} is given twice; every output must be a path of its own")
         taken.add(output.resolve())
     if options.report is not None:
-        _check_report(options.report, outputs + inputs)
+        check_report(options.report, outputs + inputs)
 
 
-def _check_report(report: Path, others: list[Path]) -> None:
-    """A report takes the place of its whole folder: make sure that nothing else is lost."""
-    for other in others:
-        if report.resolve() in other.resolve().parents:
-            raise InputError(f"{other} lies in the report's folder {report}; give another folder")
-    if report.exists():
-        if not report.is_dir():
-            raise InputError(f"{report} is a file; give a folder for the report")
-        from faceidx.evaluation.report import require_report
-
-        require_report(report)
-
-
-def _named(listed: ScoreList) -> Units | None:
+def named_units(listed: ScoreList) -> Units | None:
     """Units of scores whose pictures are named; None where they are not, or too many to matter."""
     if not listed.left or not listed.right or not bootstrap_fits(len(listed.scores)):
         return None
-    sides = units_of(listed.left, listed.right, "pictures")
-    names = list(dict.fromkeys([*listed.left, *listed.right]))  # in the order of their numbers
-    return units_of_pairs(names, [""] * len(names), sides.left, sides.right, listed.genuine)
+    names, left, right = listed.numbered()
+    return units_of_pairs(names, [""] * len(names), left, right, listed.genuine)
 
 
 def _apply(
     policy: MissingPolicy, scores: np.ndarray, found: np.ndarray, genuine: np.ndarray
 ) -> Judged:
-    """Leave missing pairs out, or give them a score below all others.
-
-    A rejected pair never matches, which is a score of minus infinity. The next number below the
-    lowest score found orders the pairs in the same way and keeps the curve finite.
-    """
+    """Leave missing pairs out, or reject them; a score below all others then stands for theirs."""
     if found.all():
         return Judged(scores=scores, genuine=genuine, index=np.arange(len(scores)), rejected=~found)
     if policy == "exclude":
@@ -216,7 +216,7 @@ def _figures(
     # All pairs of a long list are judged where they are, without a copy of every column.
     index = judged.index if len(judged.index) < len(listed.genuine) else slice(None)
     try:
-        figures, roc = figures_of(
+        return figures_of(
             judged.scores,
             judged.genuine,
             targets=options.fmr,
@@ -224,18 +224,13 @@ def _figures(
             own_folds=None if listed.folds is None else listed.folds[index],
             units=units
             and Units(left=units.left[index], right=units.right[index], kind=units.kind),
+            rejected=judged.rejected,
             seed=options.seed,
         )
     except InputError as error:
         left_out = len(listed.genuine) - len(judged.index)
         also = f" ({left_out} pairs with a missing picture are left out)" if left_out else ""
         raise InputError(f"{listed.path}: {error}{also}") from None
-    if judged.rejected.any():  # the place of a rejected pair is only an order, not a distance
-        scored, genuine = judged.scores[~judged.rejected], judged.genuine[~judged.rejected]
-        both = 0 < np.count_nonzero(genuine) < len(genuine)
-        distance = d_prime(scored[genuine], scored[~genuine]) if both else None
-        figures = replace(figures, d_prime=distance)
-    return figures, roc
 
 
 def _other_policy(
@@ -243,20 +238,48 @@ def _other_policy(
     scores: np.ndarray,
     found: np.ndarray,
     listed: PairList | ScoreList,
+    units: Units | None,
     options: VerifyOptions,
 ) -> dict[str, Any]:
     """Figures under the policy that was not asked for; null where they cannot be computed."""
     judged = _apply(policy, scores, found, listed.genuine)
     try:
-        fields = _figures(judged, listed, None, options)[0].as_json()
+        fields = _figures(judged, listed, units, options)[0].as_json()
     except InputError:  # without the missing pairs one class is empty, or too small for the folds
         fields = {}
-    names = ("auc", "eer", "accuracy", "accuracy_std", "threshold", "confusion", "tar_at_far")
+    names = (
+        *("auc", "auc_ci", "eer", "eer_ci", "accuracy", "accuracy_std", "accuracy_ci"),
+        *("threshold", "confusion", "tar_at_far"),
+    )
     return {
         "missing_policy": policy,
         "judged": len(judged.scores),
         **{name: fields.get(name) for name in names},
     }
+
+
+def _by_group(
+    groups: GroupTable,
+    people: list[str] | None,
+    listed: PairList | ScoreList,
+    judged: Judged,
+    roc: Roc,
+    options: VerifyOptions,
+) -> GroupFigures:
+    return group_figures(
+        members_of(groups, listed, people),
+        _chosen_point(roc, options),
+        scores=judged.scores,
+        genuine=judged.genuine,
+        index=judged.index,
+        rejected=judged.rejected,
+    )
+
+
+def _chosen_point(roc: Roc, options: VerifyOptions) -> OperatingPoint:
+    """The threshold that is saved, and that groups are judged at."""
+    target = DEFAULT_AT_FMR if options.at_fmr is None else options.at_fmr
+    return tar_at_far(roc, [target])[0]
 
 
 def _warnings(
@@ -278,7 +301,7 @@ def _warnings(
             f"{len(missing_pictures)} pictures of templates are missing; "
             "their templates are made from the others"
         )
-    if units is not None and figures.auc_interval.method == "delong":
+    if units is not None and figures.intervals.method is None:
         warnings.append(
             "there are too many pairs, or too few people, to draw people for the confidence "
             "interval; it takes the pairs for independent and is too narrow"
@@ -293,9 +316,16 @@ def _write(verification: Verification, options: VerifyOptions) -> None:
         with whole_file(options.scores) as temporary:
             write_scores(temporary, verification)
     if options.save_threshold is not None:
-        target = DEFAULT_AT_FMR if options.at_fmr is None else options.at_fmr
-        point = tar_at_far(verification.roc, [target])[0]
-        write_threshold(options.save_threshold, point, options.pairs, verification.origin)
+        point = _chosen_point(verification.roc, options)
+        write_threshold(
+            options.save_threshold,
+            point,
+            options.pairs,
+            verification.origin,
+            roc=verification.roc,
+            calibration=verification.figures.calibration,
+            min_cllr=verification.figures.min_cllr,
+        )
     if options.report is not None:
         from faceidx.evaluation.report import write_report  # loads matplotlib
 

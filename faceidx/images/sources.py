@@ -1,4 +1,4 @@
-"""Where pictures come from: a folder, one picture, or a list of paths.
+"""Where pictures come from: a folder, one picture, a list of paths, or a packed set.
 
 What is a picture is decided by the extension alone; whether it can be read shows when it is
 decoded. So nothing a source names is dropped in silence: it becomes an embedding or is listed as
@@ -24,6 +24,7 @@ from faceidx.images.keys import (
     unescape_key,
 )
 from faceidx.images.lists import LIST_EXTENSIONS, Entry, read_list
+from faceidx.images.packed import is_packed, read_packed
 
 __all__ = [
     "PICTURE_EXTENSIONS",
@@ -32,6 +33,7 @@ __all__ = [
     "escape_key",
     "is_picture_name",
     "open_source",
+    "packed_pictures",
     "unescape_key",
 ]
 
@@ -47,7 +49,15 @@ class Picture:
     identity: str
     """Who it shows, escaped like the key; empty where unknown."""
     path: Path
-    """Where the bytes lie: the source's root joined with the unescaped key."""
+    """Where the bytes lie: the source's root joined with the unescaped key; of a picture out of a
+    packed set, the set."""
+    content: bytes | None = None
+    """The bytes themselves, where they were read already."""
+
+    @property
+    def data(self) -> Path | bytes:
+        """The bytes, or the file that holds nothing else: what `decode` takes."""
+        return self.path if self.content is None else self.content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +82,16 @@ def open_source(images: Path, *, root: Path | None = None, follow_links: bool = 
     - A list (`.txt`, `.csv`: see `lists.read_list`) names pictures below its root. Absolute paths
       below the root are welcome. Without a column `identity`, identities are taken from the parent
       folders. A file that does not exist is kept: it fails when it is decoded.
+    - A packed verification set of insightface (see `packed`) holds its pictures, without
+      identities; their keys are `0`, `1`, ...
 
     Args:
         root: for lists only, the folder that paths are relative to; by default the list's own.
         follow_links: enter links to folders too (links to files are always followed).
 
     Raises:
-        InputError: `images` is missing, unreadable, or neither picture, list nor folder; it holds
-            no picture; a list is broken, names a picture twice or one outside its root.
+        InputError: `images` is missing, unreadable, or none of these; it holds no picture; a list
+            is broken, names a picture twice or one outside its root.
     """
     mode = _mode(images)
     kind = images.suffix.lower()
@@ -94,10 +106,19 @@ def open_source(images: Path, *, root: Path | None = None, follow_links: bool = 
     if is_picture_name(images.name):
         picture = Picture(escape_bytes(os.fsencode(images.name)), "", images)
         return Source(root=images.parent, pictures=[picture], ignored=0)
+    if is_packed(images):
+        packed = read_packed(images)
+        return _whole(images, images, packed_pictures(images, packed.pictures), 0)
     raise InputError(
-        f"{images} is no picture by name, no list of pictures (.txt, .csv) and no folder; "
+        f"{images} is no picture by name, no list of pictures (.txt, .csv), no packed set (.bin) "
+        "and no folder; "
         f"pictures end in {', '.join(sorted(PICTURE_EXTENSIONS))}"
     )
+
+
+def packed_pictures(path: Path, contents: Sequence[bytes]) -> list[Picture]:
+    """The pictures of a packed set, named by their numbers."""
+    return [Picture(str(n), "", path, content) for n, content in enumerate(contents)]
 
 
 def _mode(path: Path) -> int:

@@ -179,7 +179,7 @@ def test_every_kind_of_answer_is_told_in_words_and_errors_are_marked(page: _Page
         "hal is not in the gallery, yet is taken for ida.",
     ):
         assert told in page.text
-    assert len(page.all("figure", "sample")) == 6
+    assert len(page.all("figure", "pair")) == 6
     assert len(page.all("figure", "error")) == 4
 
 
@@ -208,7 +208,7 @@ def test_of_many_samples_a_few_of_each_kind_are_shown_and_all_are_counted(
     samples += [_sample(faces, enrolled=False, decision="unknown")] * 3
     samples += [_sample(faces, right=False, decision="unknown")] * 30
     page = _write(tmp_path / "p.html", samples)
-    assert len(page.all("figure", "sample")) == 8 + 3 + 8
+    assert len(page.all("figure", "pair")) == 8 + 3 + 8
     assert "Recognised 8 of 320, picked evenly from all" in page.text
     assert "Rightly unknown 3" in page.text
     assert "Errors: enrolled, not recognised 8 of 30, the worst first" in page.text
@@ -279,7 +279,7 @@ def test_hostile_text_is_text_and_nothing_else(tmp_path: Path, faces: list[Path]
     )
     page = _Page(path)  # every element is closed, in order
     assert "<script" not in page.source
-    assert len(page.all("figure", "sample")) == 6
+    assert len(page.all("figure", "pair")) == 6
     for start in "tanSfwc":
         assert f"{start}{HOSTILE}" in page.text
     assert f"Probe, drawn: t{HOSTILE}" in {image["alt"] for image in page.images("jpeg")}

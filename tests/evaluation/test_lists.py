@@ -168,5 +168,6 @@ def test_what_the_command_writes_as_scores_is_read_as_scores(tmp_path: Path) -> 
     found = read_list(_write(tmp_path / "s.csv", text))
     assert isinstance(found, ScoreList) and found.format == "scores"
     assert found.scores.tolist() == [0.75, -0.25] and found.genuine.tolist() == [True, False]
-    assert found.left == ["a.jpg", "a.jpg"] and found.right == ["b.jpg", "c.jpg"]
+    assert found.left is not None and list(found.left) == ["a.jpg", "a.jpg"]
+    assert found.right is not None and list(found.right) == ["b.jpg", "c.jpg"]
     assert _pairs(tmp_path / "s.csv", "csv").keys == ["a.jpg", "b.jpg", "c.jpg"]

@@ -199,7 +199,7 @@ def test_nothing_is_left_of_a_report_that_failed(
     def fail(*_: object) -> None:
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr("faceidx.evaluation.report._page", fail)
+    monkeypatch.setattr("faceidx.evaluation.report._body", fail)
     before = set(job.pairs.parent.iterdir())
     with pytest.raises(RuntimeError):
         verify_pairs(job)

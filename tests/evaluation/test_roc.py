@@ -262,7 +262,10 @@ def test_counts_are_right_beyond_what_float32_can_count() -> None:
     genuine[0] = True
     roc = roc_curve(scores, genuine)
     assert confusion(roc, 0.0).fp == pairs - 1
+    assert roc.false_matches.dtype == roc.true_matches.dtype == np.int64
     assert roc.false_matches[-1] == pairs - 1
+    assert tar_at_far(roc, [1.0])[0].false_matches == pairs - 1
+    assert best_accuracy(roc) == (1.0, 1.0)
     assert auc(roc) == 1.0
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from faceidx.embedding.store import EmbeddingFile, Left
 from faceidx.errors import InputError
-from faceidx.evaluation import scoring
+from faceidx.evaluation import scoring, templates
 from faceidx.evaluation.lists.pairs import PairList, Templates
 from faceidx.evaluation.scoring import (
     NO_FACE,
@@ -89,6 +89,29 @@ def test_only_the_rows_that_the_list_names_are_read(
     assert scored.scores[1] == pytest.approx(float(whole[150] @ whole[3]), abs=1e-6)
 
 
+def test_a_list_scored_in_parts_gives_the_same_and_tells_of_all_pairs(
+    embeddings: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [f"p{i // 4}/{i}.jpg" for i in range(40)]
+    path = embeddings(keys)
+    sides = np.random.default_rng(0).integers(0, 44, (100, 2))  # some are of pictures 40 to 43
+    names = [f"p{i // 4}/{i}.jpg" for i in range(44)]
+    listed = _listed([(names[a], names[b], a // 4 == b // 4) for a, b in sides])
+    whole = _score(listed, path)
+    assert 0 < len(whole.missing) < 100
+    told: list[tuple[int, int | None]] = []
+    monkeypatch.setattr(scoring, "_AT_ONCE", 7)
+    with EmbeddingFile(path) as file:
+        parts = score_pairs(
+            listed, known_embeddings(file), lambda p: told.append((p.done, p.total))
+        )
+    assert parts.scores == pytest.approx(whole.scores, abs=1e-6)
+    assert parts.found.tolist() == whole.found.tolist() and parts.missing == whole.missing
+    assert parts.units.left.tolist() == whole.units.left.tolist()
+    found = int(whole.found.sum())
+    assert len(told) == 15 and told == sorted(told) and told[-1] == (found, found)
+
+
 def test_a_pair_naming_an_unknown_picture_is_returned_with_line_and_reason(
     embeddings: Write,
 ) -> None:
@@ -157,7 +180,7 @@ def _naive_template(faces: list[tuple[int, np.ndarray]]) -> np.ndarray:
 def test_a_template_is_the_mean_of_its_medias_means(
     embeddings: Write, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(scoring, "_FACES_AT_ONCE", at_once)
+    monkeypatch.setattr(templates, "_FACES_AT_ONCE", at_once)
     rng = np.random.default_rng(0)
     keys = [f"img/{i}.jpg" for i in range(12)]
     path = embeddings(keys, vectors=rng.normal(size=(12, 8)))
@@ -241,3 +264,24 @@ def test_folders_are_people_only_where_the_labels_agree(
         origin=None,  # type: ignore[arg-type]
     )
     assert score_pairs(listed, known).units.kind == kind
+
+
+def test_a_keys_person_is_its_identity_or_else_its_folder() -> None:
+    known = KnownEmbeddings(
+        source="memory",
+        keys=["a/1", "b/2", "3"],
+        identities=["ann", "", ""],
+        read=lambda rows: np.eye(3, dtype=np.float32)[rows],
+        dim=3,
+        origin=None,  # type: ignore[arg-type]
+    )
+    listed = _listed([("a/1", "b/2", False), ("3", "gone/4", True)])
+    assert score_pairs(listed, known).people == ["ann", "b", "", "gone"]
+    templates = Templates(
+        pictures=["gone/1", "a/1", "b/2", "gone/2"],
+        picture=np.array([0, 1, 2, 3]),
+        template=np.array([0, 0, 1, 2]),
+        media=np.array([1, 2, 3, 4]),
+    )
+    listed = _listed([("7", "8", False), ("7", "9", True)], templates=templates)
+    assert score_pairs(listed, known).people == ["ann", "b", "gone"]

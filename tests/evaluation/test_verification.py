@@ -67,10 +67,15 @@ def test_the_json_has_every_promised_field(people: tuple[Path, Path]) -> None:
     assert sum(result["confusion"].values()) == 120
     assert [p["target"] for p in result["tar_at_far"]] == [0.1, 0.01, 0.001]
     for point in result["tar_at_far"]:
-        assert set(point) == {"target", "far", "tar", "threshold", "false_matches"}
+        assert set(point) >= {"target", "far", "tar", "threshold", "false_matches"}
+        assert point["tar_ci"][0] <= point["tar"] <= point["tar_ci"][1]
+        assert point["tar_ci_naive"][0] <= point["tar"] <= point["tar_ci_naive"][1]
         assert point["far"] == point["false_matches"] / 60 <= point["target"]
     assert result["auc_ci"][0] <= result["auc"] <= result["auc_ci"][1]
     assert result["auc_ci_method"] == "bootstrap-identities"
+    for name in ("eer", "accuracy"):
+        for interval in (result[f"{name}_ci"], result[f"{name}_ci_naive"]):
+            assert interval[0] <= result[name] <= interval[1]
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
@@ -126,7 +131,10 @@ def test_a_class_that_is_missing_whole_is_said(tmp_path: Path, embeddings: Write
         "missing_policy": "exclude",
         "judged": 1,
         **dict.fromkeys(
-            ("auc", "eer", "accuracy", "accuracy_std", "threshold", "confusion", "tar_at_far")
+            (
+                *("auc", "auc_ci", "eer", "eer_ci", "accuracy", "accuracy_std", "accuracy_ci"),
+                *("threshold", "confusion", "tar_at_far"),
+            )
         ),
     }
 
@@ -149,7 +157,7 @@ def test_figures_on_enough_errors_draw_none() -> None:
     )
     verified = judge(listed, None, VerifyOptions(pairs=listed.path, fmr=(0.1,)))
     assert verified.warnings == []
-    assert verified.figures.auc_interval.method == "delong"
+    assert verified.figures.intervals.method is None
 
 
 def test_scores_written_and_judged_again_give_the_same_figures(

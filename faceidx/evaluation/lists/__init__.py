@@ -21,10 +21,11 @@ from faceidx.evaluation.lists.labelled import (
 )
 from faceidx.evaluation.lists.lfw import read_lfw
 from faceidx.evaluation.lists.lines import ListError, is_comment, read_lines, shown
-from faceidx.evaluation.lists.packed import is_packed, read_packed
+from faceidx.evaluation.lists.packed import read_packed_pairs
 from faceidx.evaluation.lists.pairs import PairList, ScoreList, Templates, resolve
 from faceidx.evaluation.lists.scores import is_pyeer, read_bob, read_pyeer
 from faceidx.evaluation.lists.table import has_scores, read_score_table, read_table
+from faceidx.images.packed import is_packed
 
 __all__ = ["FORMATS", "PairList", "ScoreList", "Templates", "read_list", "resolve"]
 
@@ -52,7 +53,7 @@ _FILES: dict[str, _Reader] = {
     "tsv": _table("tsv"),
     "scores": read_score_table,
     "bob": read_bob,
-    "insightface-bin": read_packed,
+    "insightface-bin": read_packed_pairs,
 }
 _FOLDERS: dict[str, _Reader] = {
     **{name: _cfp(name) for name in CFP_FORMATS},
@@ -112,7 +113,7 @@ def _recognise_folder(folder: Path) -> PairList | ScoreList:
 def _recognise_file(path: Path) -> PairList | ScoreList:
     """Try every format on the whole file: one must understand it, and only one."""
     if is_packed(path):
-        return read_packed(path)
+        return read_packed_pairs(path)
     first = _first_line(path)
     understood: list[PairList | ScoreList] = []
     refused: list[tuple[str, ListError]] = []
@@ -120,7 +121,8 @@ def _recognise_file(path: Path) -> PairList | ScoreList:
         try:
             understood.append(reader(path))
         except ListError as error:
-            refused.append((name, error))
+            # The traceback would keep all that was read until then.
+            refused.append((name, error.with_traceback(None)))
     if len(understood) == 1:
         return understood[0]
     if understood:

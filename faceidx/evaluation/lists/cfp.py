@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from faceidx.errors import InputError
-from faceidx.evaluation.lists.lines import ListError, Pairs, parse_lines, read_lines, whole_number
+from faceidx.evaluation.lists.gathered import Pairs
+from faceidx.evaluation.lists.lines import ListError, parse_lines, read_lines, whole_number
 from faceidx.evaluation.lists.pairs import PairList
 
 CFP_FORMATS = {"cfp-ff": ("FF", "F", "F"), "cfp-fp": ("FP", "F", "P")}

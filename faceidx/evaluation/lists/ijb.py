@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from faceidx.errors import InputError
+from faceidx.evaluation.lists.gathered import Pairs
 from faceidx.evaluation.lists.lines import (
     ListError,
-    Pairs,
     parse_lines,
     read_blocks,
     shown,
@@ -91,7 +91,7 @@ def _read_faces(path: Path) -> tuple[np.ndarray, Templates]:
         pictures=listed.keys,
         picture=listed.left,
         template=row[places],
-        media=np.array(media, dtype=np.int64),
+        media=np.frombuffer(media, dtype=np.int64),
     )
     return unique[order], templates
 
@@ -116,12 +116,12 @@ def _read_pairs(
         left.append(rows[:, 0].astype(np.int32))
         right.append(rows[:, 1].astype(np.int32))
         genuine.append(numbers[:, 2] == 1)
-        lines.append(numbers_lines)
+        lines.append(numbers_lines.astype(np.int32))
     if not sum(map(len, lines)):
         raise InputError(f"{path}: holds no pairs; give a list with at least one")
     return (
-        np.concatenate(left, dtype=np.int64),
-        np.concatenate(right, dtype=np.int64),
+        np.concatenate(left),
+        np.concatenate(right),
         np.concatenate(genuine),
         np.concatenate(lines),
     )
@@ -129,6 +129,9 @@ def _read_pairs(
 
 def _read_fast(first: int, block: list[str]) -> _Block | None:
     """Read a block of which every line is a pair; None where some line is not, or is blank."""
+    text = "".join(block)
+    if not text.isascii() or text.encode().translate(None, b"0123456789 \t\n"):
+        return None  # numpy would take more kinds of blanks, and signs
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")

@@ -7,20 +7,24 @@ and else the fold, or 1, of a genuine one.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from faceidx.evaluation.lists.gathered import Pairs
 from faceidx.evaluation.lists.lines import (
     ListError,
-    Pairs,
+    parse_block,
     parse_lines,
+    plain_columns,
+    read_blocks,
     split,
     whole_number,
-    zero_or_one,
 )
 from faceidx.evaluation.lists.pairs import PairList
 
+_LABELS = {"0": False, "1": True}
 TWO_LINE_FORMATS = ("calfw", "cplfw", "agedb")
 # Published lists have ten folds. A higher token is a person's number in a list of pictures.
 _MOST_FOLDS = 10
@@ -33,10 +37,7 @@ def read_pairs01(path: Path) -> PairList:
     Raises:
         ListError: a line is not understood.
     """
-    pairs = Pairs()
-    for line, fields in parse_lines(path, _names_then_label, "pair `left right 0|1`"):
-        pairs.add(line, *fields)
-    return pairs.finish(path, "pairs01")
+    return _read(path, "pairs01", (0, 1, 2), "pair `left right 0|1`")
 
 
 def read_01pairs(path: Path) -> PairList:
@@ -45,22 +46,32 @@ def read_01pairs(path: Path) -> PairList:
     Raises:
         ListError: a line is not understood.
     """
+    return _read(path, "01pairs", (1, 2, 0), "pair `0|1 left right`")
+
+
+def _read(path: Path, name: str, places: tuple[int, int, int], wanted: str) -> PairList:
+    """Read three fields a line; `places` says which are left name, right name and label."""
     pairs = Pairs()
-    for line, fields in parse_lines(path, _label_then_names, "pair `0|1 left right`"):
-        pairs.add(line, *fields)
-    return pairs.finish(path, "01pairs")
+    for first, block in read_blocks(path):
+        columns = plain_columns(block, 3)
+        if columns is not None:
+            left, right, labels = (columns[place] for place in places)
+            if _LABELS.keys() >= set(labels):
+                genuine = map(_LABELS.__getitem__, labels)
+                pairs.extend(range(first, first + len(block)), left, right, genuine)
+                continue
+        for line, fields in parse_block(path, first, block, partial(_parse, places), wanted):
+            pairs.add(line, *fields)
+    return pairs.finish(path, name)
 
 
-def _names_then_label(line: str) -> tuple[str, str, bool] | None:
+def _parse(places: tuple[int, int, int], line: str) -> tuple[str, str, bool] | None:
     fields = split(line, 3)
-    label = zero_or_one(fields[2]) if fields else None
-    return None if fields is None or label is None else (fields[0], fields[1], label)
-
-
-def _label_then_names(line: str) -> tuple[str, str, bool] | None:
-    fields = split(line, 3)
-    label = zero_or_one(fields[0]) if fields else None
-    return None if fields is None or label is None else (fields[1], fields[2], label)
+    if fields is None:
+        return None
+    left, right, label = (fields[place] for place in places)
+    genuine = _LABELS.get(label)
+    return None if genuine is None else (left, right, genuine)
 
 
 def read_two_lines(path: Path, name: str | None = None) -> PairList:
@@ -77,7 +88,7 @@ def read_two_lines(path: Path, name: str | None = None) -> PairList:
         ListError: a line is not understood, the two lines of a pair differ, or one is missing.
     """
     pairs = Pairs()
-    tokens: list[int] = []
+    tokens = bytearray()
     first: tuple[int, str, int] | None = None
     for line, (picture, token) in parse_lines(path, _name_then_token, _TWO_LINES_WANTED):
         if first is None:
@@ -97,7 +108,7 @@ def read_two_lines(path: Path, name: str | None = None) -> PairList:
         raise ListError(
             path, first[0], "the pair's second line is missing; complete the list", understood=True
         )
-    return pairs.finish(path, name or _name_of(path), folds=_folds(np.array(tokens)))
+    return pairs.finish(path, name or _name_of(path), folds=_folds(np.frombuffer(tokens, np.uint8)))
 
 
 def _name_then_token(line: str) -> tuple[str, int] | None:

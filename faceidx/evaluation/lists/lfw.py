@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from faceidx.evaluation.lists.lines import ListError, Pairs, parse_lines, split, whole_number
+from faceidx.evaluation.lists.gathered import Pairs
+from faceidx.evaluation.lists.lines import ListError, parse_lines, split, whole_number
 from faceidx.evaluation.lists.pairs import PairList
 
 _FOLDS_WITHOUT_HEADER = 10

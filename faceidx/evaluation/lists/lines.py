@@ -1,4 +1,4 @@
-"""Lines of a list, and the pairs gathered from them.
+"""Lines of a list, and the fields and names that stand in them.
 
 What holds for every list made of lines: the file is UTF-8 (a byte order mark is dropped, bytes
 that are no UTF-8 are kept and escaped in the keys), lines end in LF, CR LF or CR, blank lines
@@ -9,21 +9,18 @@ blanks and tabs.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import TextIO, TypeVar
 
 import numpy as np
 
 from faceidx.errors import InputError
-from faceidx.evaluation.lists.pairs import PairList
 from faceidx.images.keys import escape_key
 
-_BLOCK_CHARACTERS = 1 << 22
+_BLOCK_CHARACTERS = 1 << 17  # what is made of a block stays in the cache
 _BLANKS = " \t"
 _SHOWN = 60  # characters of a refused line that a message shows
-_ZERO_OR_ONE = {"0": False, "1": True}
 
 Parsed = TypeVar("Parsed")
 
@@ -67,7 +64,7 @@ def read_blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
     with open_text(path) as file:
         try:
             while block := file.readlines(_BLOCK_CHARACTERS):
-                if any("\0" in line for line in block):
+                if "\0" in "".join(block):
                     number = next(n for n, line in enumerate(block, first) if "\0" in line)
                     raise ListError(
                         path, number, "holds a NUL byte; give a list as plain UTF-8 text"
@@ -81,10 +78,14 @@ def read_blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (number, text without surrounding blanks) of every line that is not blank."""
     for first, block in read_blocks(path):
-        for number, line in enumerate(block, first):
-            text = line.strip(" \t\n")
-            if text:
-                yield number, text
+        yield from _filled(first, block)
+
+
+def _filled(first: int, block: list[str]) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(block, first):
+        text = line.strip(" \t\n")
+        if text:
+            yield number, text
 
 
 def parse_lines(
@@ -99,7 +100,15 @@ def parse_lines(
     Raises:
         ListError: a line is not understood, or is both a comment and a line of the list.
     """
-    for number, line in read_lines(path):
+    for first, block in read_blocks(path):
+        yield from parse_block(path, first, block, parse, wanted)
+
+
+def parse_block(
+    path: Path, first: int, block: list[str], parse: Callable[[str], Parsed | None], wanted: str
+) -> Iterator[tuple[int, Parsed]]:
+    """Do what `parse_lines` does for the lines of one block, the first of which has a number."""
+    for number, line in _filled(first, block):
         parsed = parse(line)
         if line[0] == "#" and is_comment(line):
             if parsed is not None:
@@ -134,9 +143,32 @@ def split(line: str, count: int) -> list[str] | None:
     return parts if len(parts) == count else None
 
 
-def zero_or_one(text: str) -> bool | None:
-    """The label a field holds, or None where it is no label."""
-    return _ZERO_OR_ONE.get(text)
+def plain_columns(block: list[str], count: int) -> list[list[str]] | None:
+    """The columns of a block whose lines all have `count` fields, set apart by one tab or blank.
+
+    This is the fast way through regular lists. It gives what `split` gives for each line, or None
+    where a line needs a closer look: a blank one, a comment, more blanks than one, both kinds.
+    """
+    text = "".join(block)
+    if (" " in text) == ("\t" in text):
+        return None
+    columns = even_columns(text, len(block), count, " " if " " in text else "\t")
+    if columns is None or "#" in columns[0] or any("" in column for column in columns):
+        return None
+    return columns
+
+
+def even_columns(text: str, lines: int, count: int, separator: str) -> list[list[str]] | None:
+    """The columns of lines that have `count` fields each; None where one has more or fewer."""
+    if not text.endswith("\n"):
+        text += "\n"
+    # With line ends as fields of their own, one split gives all fields and shows whether every
+    # line has the same number of them.
+    fields = text.replace("\n", f"{separator}\n{separator}").split(separator)
+    width = count + 1
+    if len(fields) != lines * width + 1 or fields[count::width].count("\n") != lines:
+        return None
+    return [fields[place:-1:width] for place in range(count)]
 
 
 def whole_number(text: str) -> int | None:
@@ -149,76 +181,22 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
 
 
-class _Rows(dict[str, int]):
-    """Row of each name, in order of first appearance."""
+class Rows(dict[str, int]):
+    """Row of each name, in order of first appearance; asking for a new name gives it a row."""
 
     def __missing__(self, name: str) -> int:
         row = self[name] = len(self)
         return row
 
 
-class Pairs:
-    """Pairs as they are read, packed into arrays of numbers."""
-
-    def __init__(self) -> None:
-        self._rows = _Rows()
-        self._left, self._right, self._lines = array("q"), array("q"), array("q")
-        self._genuine = bytearray()
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def add(self, line: int, left: str, right: str, genuine: bool) -> None:
-        """Add the pair that stands in a line."""
-        self._left.append(self._rows[left])
-        self._right.append(self._rows[right])
-        self._genuine.append(genuine)
-        self._lines.append(line)
-
-    def finish(
-        self, path: Path, name: str, *, folds: np.ndarray | None = None, **more: Any
-    ) -> PairList:
-        """Return the list, its names turned into keys.
-
-        Args:
-            name: the list's format.
-            folds: (P,) fold of each pair.
-            more: other fields of `PairList`.
-
-        Raises:
-            InputError: there is not one pair.
-        """
-        if not self._lines:
-            raise InputError(f"{path}: holds no pairs; give a list with at least one")
-        keys, rows = _keys(list(self._rows))
-        left = rows[np.frombuffer(self._left, dtype=np.int64)]
-        right = rows[np.frombuffer(self._right, dtype=np.int64)]
-        if "" in keys:
-            nameless = np.flatnonzero((left == keys.index("")) | (right == keys.index("")))
-            raise ListError(
-                path, self._lines[nameless[0]], "a picture has no name; name it or remove the pair"
-            )
-        return PairList(
-            path=path,
-            format=name,
-            keys=keys,
-            left=left,
-            right=right,
-            genuine=np.frombuffer(self._genuine, dtype=np.uint8).astype(bool),
-            lines=np.array(self._lines, dtype=np.int64),
-            folds=None if folds is None else np.asarray(folds, dtype=np.int16),
-            **more,
-        )
-
-
-def _keys(names: list[str]) -> tuple[list[str], np.ndarray]:
-    """Return the unique keys of names, and the row in them of each name (N,) int64.
+def keys_of(names: list[str]) -> tuple[list[str], np.ndarray]:
+    """Return the unique keys of pictures' names, and the row in them of each name (N,) int64.
 
     Where no name holds a `/`, every `\\` is one: the list was made on Windows.
     """
     if not any("/" in name for name in names):
         names = [name.replace("\\", "/") for name in names]
-    rows = _Rows()
+    rows = Rows()
     places = np.fromiter(
         (rows[escape_key(name)] for name in names), dtype=np.int64, count=len(names)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import overload
 
 import numpy as np
 
@@ -27,6 +28,19 @@ class Templates:
     media: np.ndarray
     """(F,) int64, the media's own id; the same id in two templates means two groups."""
 
+    def first_pictures(self, known: np.ndarray) -> np.ndarray:
+        """Choose a picture for each template: its first that is known, or else its first.
+
+        Args:
+            known: bool, one a row of `pictures`.
+
+        Returns:
+            (K,) int64, row in `pictures`.
+        """
+        known_first = np.argsort(~known[self.picture], kind="stable")
+        _, first = np.unique(self.template[known_first], return_index=True)
+        return self.picture[known_first[first]]
+
 
 @dataclass(kw_only=True)
 class PairList:
@@ -39,13 +53,13 @@ class PairList:
     """Unique keys in order of first appearance: pictures, escaped as in embeddings files, or
     templates where `templates` is given."""
     left: np.ndarray
-    """(P,) int64, row in `keys`."""
+    """(P,) int32 (half of what int64 takes for 10^8 pairs), row in `keys`."""
     right: np.ndarray
-    """(P,) int64, row in `keys`."""
+    """(P,) int32, row in `keys`."""
     genuine: np.ndarray
     """(P,) bool."""
     lines: np.ndarray
-    """(P,) int64, from 1: the line of each pair, the first where a pair takes two; the pair's
+    """(P,) int32, from 1: the line of each pair, the first where a pair takes two; the pair's
     number in a file without lines."""
     folds: np.ndarray | None = None
     """(P,) int16, from 0, where the list has folds of its own."""
@@ -59,6 +73,30 @@ class PairList:
     """The pictures themselves, encoded, one a key, where the list carries them."""
 
 
+class Names(Sequence[str]):
+    """P names, each different one held once.
+
+    Args:
+        different: (K) the different names.
+        rows: (P,) int32, row in `different`.
+    """
+
+    def __init__(self, different: list[str], rows: np.ndarray) -> None:
+        self.different, self.rows = different, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> Names: ...
+    def __getitem__(self, place: int | slice) -> str | Names:
+        if isinstance(place, slice):
+            return Names(self.different, self.rows[place])
+        return self.different[self.rows[place]]
+
+
 @dataclass(kw_only=True)
 class ScoreList:
     """P scores that were computed elsewhere; a higher score means more alike."""
@@ -70,12 +108,26 @@ class ScoreList:
     genuine: np.ndarray
     """(P,) bool."""
     lines: np.ndarray
-    """(P,) int64, the line of each score, from 1."""
+    """(P,) int32, the line of each score, from 1."""
     folds: np.ndarray | None = None
     """(P,) int16, from 0, where the list has folds of its own."""
-    left: list[str] | None = None
+    left: Sequence[str] | None = None
     """Name of each score's left picture (P), where the file has one; as written."""
-    right: list[str] | None = None
+    right: Sequence[str] | None = None
+
+    def numbered(self) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Number the names: (K) unique names, and the row in them of both sides, (P,) each.
+
+        Without names there are none, and no rows.
+        """
+        if isinstance(self.left, Names) and isinstance(self.right, Names):
+            return self.left.different, self.left.rows, self.right.rows
+        rows: dict[str, int] = {}
+        left, right = (
+            np.array([rows.setdefault(name, len(rows)) for name in side or ()], dtype=np.int64)
+            for side in (self.left, self.right)
+        )
+        return list(rows), left, right
 
 
 def resolve(pairs: PairList, known_keys: Sequence[str]) -> np.ndarray:
@@ -93,16 +145,40 @@ def resolve(pairs: PairList, known_keys: Sequence[str]) -> np.ndarray:
         InputError: a name without suffix fits two known pictures.
     """
     wanted = pairs.templates.pictures if pairs.templates else pairs.keys
+    return find_names(pairs.path, wanted, known_keys, prefix=pairs.prefix, stems=pairs.stems)
+
+
+def find_names(
+    path: Path,
+    wanted: Sequence[str],
+    known_keys: Sequence[str],
+    *,
+    prefix: str = "",
+    stems: bool = False,
+) -> np.ndarray:
+    """Find names that stand in a file among known keys, as `resolve` does.
+
+    Args:
+        path: the file, for messages.
+        prefix: as in `PairList`.
+        stems: as in `PairList`.
+
+    Returns:
+        (K,) int64, row in `known_keys` or -1.
+
+    Raises:
+        InputError: a name without suffix fits two known pictures.
+    """
     known = {key: row for row, key in enumerate(known_keys)}
-    by_stem = _stems(known_keys) if pairs.stems else {}
+    by_stem = _stems(known_keys) if stems else {}
     rows = np.full(len(wanted), -1, dtype=np.int64)
     for place, key in enumerate(wanted):
-        for name in _spellings(key, pairs.prefix):
+        for name in _spellings(key, prefix):
             if name in known:
                 rows[place] = known[name]
                 break
             if name in by_stem:
-                rows[place] = _only(by_stem[name], name, known_keys, pairs.path)
+                rows[place] = _only(by_stem[name], name, known_keys, path)
                 break
     return rows
 

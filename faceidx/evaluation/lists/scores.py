@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import operator
+from array import array
 from pathlib import Path
 
 import numpy as np
 
 from faceidx.errors import InputError
-from faceidx.evaluation.lists.lines import parse_lines, read_lines, shown, split
+from faceidx.evaluation.lists.gathered import Scores
+from faceidx.evaluation.lists.lines import (
+    parse_block,
+    plain_columns,
+    read_blocks,
+    read_lines,
+    shown,
+    split,
+)
 from faceidx.evaluation.lists.pairs import ScoreList
-from faceidx.evaluation.lists.table import finite
+from faceidx.evaluation.lists.table import all_finite, finite
 
 
 def read_bob(path: Path) -> ScoreList:
@@ -21,30 +31,20 @@ def read_bob(path: Path) -> ScoreList:
     Raises:
         ListError: a line is not understood, or a score is no finite number.
     """
-    lines: list[int] = []
-    scores: list[float] = []
-    genuine: list[bool] = []
-    left: list[str] = []
-    right: list[str] = []
+    scores = Scores()
     wanted = "line `claimed_id real_id probe_label score`"
-    for line, fields in parse_lines(path, _four, wanted):
-        claimed, real, probe, score = fields
-        lines.append(line)
-        scores.append(finite(path, line, score))
-        genuine.append(claimed == real)
-        left.append(claimed)
-        right.append(probe)
-    if not lines:
-        raise InputError(f"{path}: holds no scores; give a list with at least one")
-    return ScoreList(
-        path=path,
-        format="bob",
-        scores=np.array(scores, dtype=np.float64),
-        genuine=np.array(genuine, dtype=bool),
-        lines=np.array(lines, dtype=np.int64),
-        left=left,
-        right=right,
-    )
+    for first, block in read_blocks(path):
+        columns = plain_columns(block, 4)
+        if columns is not None:
+            lines = range(first, first + len(block))
+            claimed, real, probes, texts = columns
+            genuine = map(operator.eq, claimed, real)
+            scores.extend(lines, all_finite(path, lines, texts), genuine, (claimed, probes))
+            continue
+        for line, (name, real_name, probe, text) in parse_block(path, first, block, _four, wanted):
+            score = finite(path, line, text)
+            scores.extend([line], [score], [name == real_name], ([name], [probe]))
+    return scores.finish(path, "bob")
 
 
 def _four(line: str) -> list[str] | None:
@@ -77,20 +77,21 @@ def read_pyeer(folder: Path) -> ScoreList:
     return ScoreList(
         path=folder,
         format="pyeer",
-        scores=np.array(genuine + impostor, dtype=np.float64),
+        scores=np.concatenate([genuine, impostor]),
         genuine=np.arange(len(genuine) + len(impostor)) < len(genuine),
-        lines=np.array(genuine_lines + impostor_lines, dtype=np.int64),
+        lines=np.concatenate([genuine_lines, impostor_lines]),
     )
 
 
-def _last_column(path: Path) -> tuple[list[int], list[float]]:
-    lines, scores = [], []
+def _last_column(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return lines (n,) int32 and scores (n,) float64."""
+    lines, scores = array("i"), array("d")
     for line, text in read_lines(path):
         lines.append(line)
         scores.append(finite(path, line, text.replace("\t", " ").rsplit(" ", 1)[-1]))
     if not lines:
         raise InputError(f"{path}: holds no scores; give at least one")
-    return lines, scores
+    return np.frombuffer(lines, dtype=np.int32), np.frombuffer(scores, dtype=np.float64)
 
 
 def _score_files(folder: Path, kind: str) -> list[Path]:
