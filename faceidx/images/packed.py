@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from faceidx.errors import InputError
+from faceidx.escape import for_terminal
 
 # Everything that the pickler makes of lists, tuples, bytes, texts, numbers and truth values in
 # protocols 0 to 5, and what arrays add (GLOBAL, STACK_GLOBAL, REDUCE, BUILD). Left out are INST,
@@ -179,7 +180,7 @@ def _look_through(data: bytes) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    return for_terminal(" ".join(str(error).split())[:200])
 
 
 def _sequence(path: Path, item: object) -> list[Any] | tuple[Any, ...]:

@@ -177,8 +177,8 @@ def _two_lines(_: str, data: bytes) -> list[Row]:
 
 def _table(name: str, data: bytes) -> list[Row]:
     lines = _lines(data)
-    first = next(line for line in lines if line.strip(" \t"))
-    by_tab = name == "tsv" or (name == "scores" and "score" not in _header(first, ","))
+    first = next(line for line in lines if line.strip())
+    by_tab = name == "tsv" or (name == "scores" and "\t" in first)
     reader = csv.reader(
         (line + "\n" for line in lines), delimiter="\t" if by_tab else ",", strict=True
     )
@@ -205,10 +205,6 @@ def _table(name: str, data: bytes) -> list[Row]:
     if name == "scores":
         return rows
     return with_keys([row._replace(left=row.left.strip(), right=row.right.strip()) for row in rows])
-
-
-def _header(line: str, delimiter: str) -> list[str]:
-    return [cell.strip(' \t"').lower() for cell in line.split(delimiter)]
 
 
 def _bob(data: bytes) -> list[Row]:
@@ -276,6 +272,9 @@ def faces(files: Mapping[str, bytes]) -> list[tuple[str, str, int]]:
 
 
 class _Plain(pickle._Unpickler):  # type: ignore[name-defined,misc]  # the one written in Python
+    # Frames only tell how much to read at once; the unpickler written in C skips them.
+    dispatch = pickle._Unpickler.dispatch | {pickle.FRAME[0]: lambda self: self.read(8)}  # type: ignore[attr-defined]
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) != ("_codecs", "encode"):
             raise UnclearError

@@ -77,10 +77,10 @@ def _read_pictures(path: Path) -> dict[int, str]:
     """Return the picture's name, relative to the data set, by number."""
     pictures: dict[int, str] = {}
     for line, text in read_lines(path):
-        head, _, name = text.replace("\t", " ").partition(" ")
+        head = text.partition("\t")[0].partition(" ")[0]
         number = whole_number(head)
-        name = posixpath.normpath(posixpath.join("Protocol", name.strip()))
-        if number is None or name == "Protocol":
+        name = posixpath.normpath(posixpath.join("Protocol", text[len(head) :].strip()))
+        if number is None or name in ("Protocol", "."):
             raise ListError(path, line, "is no line `number path`; correct the line")
         if name.startswith(("/", "..")):
             raise ListError(path, line, "the picture lies outside the data set; correct the path")
