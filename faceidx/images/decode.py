@@ -43,6 +43,8 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
 _READABLE = "JPEG, PNG, WebP, BMP, TIFF, PGM, PPM, GIF, HEIC"
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _LONGEST_REASON = 200
+# Twice what DEFAULT_MAX_PIXELS of 16-bit RGB take: more memory than any picture needs.
+_LARGEST_PART = 1 << 30
 
 # EXIF orientation -> what makes the picture upright (Exif 2.32, tag 0x0112).
 _UPRIGHT = {
@@ -98,6 +100,25 @@ def decode(
 
 
 # --- opening -----------------------------------------------------------------------------------
+
+
+def read_part(file: Path, offset: int, size: int) -> bytes:
+    """Read the bytes of a picture that lies in a larger file, such as a tar shard.
+
+    Raises:
+        PictureError: the file is missing, or ends before the picture does.
+    """
+    if size > _LARGEST_PART:
+        raise PictureError(f"oversized: {size} bytes")
+    with _opened(file) as opened:
+        try:
+            opened.seek(offset)
+            data = opened.read(size)
+        except OSError as error:
+            raise PictureError(_one_line(f"cannot be read: {_words(error)}")) from None
+    if len(data) < size:
+        raise PictureError("truncated")
+    return data
 
 
 @contextmanager

@@ -45,6 +45,8 @@ def unescape_key(key: str) -> bytes:
 
     A `%` that starts no escape stands for itself (no key of ours holds one).
     """
+    if "%" not in key:
+        return key.encode("utf-8")
     return _ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), key.encode("utf-8"))
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, AnyStr
 
 from faceidx.errors import InputError
 
 LIST_EXTENSIONS = (".txt", ".csv")
+# What is longer is no list of paths, however it is named; Linux ends paths at 4096 bytes.
+_LONGEST_LINE = 1 << 20
 _HEADERS = (["path"], ["path", "identity"], ["identity", "path"])
 
 
@@ -25,8 +28,8 @@ class Entry:
     """None where the list has no such column."""
 
 
-def read_list(file: Path) -> list[Entry]:
-    """Read a list of pictures in the order of its lines, blank ones skipped.
+def read_list(file: Path) -> Iterator[Entry]:
+    """Read a list of pictures in the order of its lines, blank ones skipped, a line at a time.
 
     Lists are UTF-8 with or without byte order mark; names in other encodings are kept byte by byte.
     Spaces at the ends of a name belong to it. A CSV has no other columns than `path` and
@@ -36,25 +39,39 @@ def read_list(file: Path) -> list[Entry]:
         InputError: the list cannot be read, is UTF-16, or a line is broken (naming file and line).
     """
     try:
-        data = file.read_bytes()
+        if file.suffix.lower() == ".csv":
+            # newline="" keeps line breaks inside quotes as they are.
+            with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+                yield from _csv_entries(file, text)
+        else:
+            with file.open("rb") as data:
+                yield from _txt_entries(file, data)
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror or error}") from None
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    if b"\0" in data:
-        line = data.count(b"\n", 0, data.index(b"\0")) + 1
-        raise InputError(f"{file}:{line}: a zero byte; save the list as UTF-8 text")
-    return list(_csv_entries(file, data) if file.suffix.lower() == ".csv" else _txt_entries(data))
 
 
-def _txt_entries(data: bytes) -> Iterator[Entry]:
-    for number, line in enumerate(data.split(b"\n"), start=1):
-        path = line.removesuffix(b"\r")
+def _lines(file: Path, opened: IO[AnyStr], zero: AnyStr) -> Iterator[AnyStr]:
+    """The lines of a file that is a list; anything else has some line that no list can have."""
+    lines = iter(lambda: opened.readline(_LONGEST_LINE), zero[:0])
+    for number, line in enumerate(lines, start=1):
+        if zero in line:
+            raise InputError(f"{file}:{number}: a zero byte; save the list as UTF-8 text")
+        if len(line) == _LONGEST_LINE:
+            raise InputError(f"{file}:{number}: too long for a path; give a path a line")
+        yield line
+
+
+def _txt_entries(file: Path, data: IO[bytes]) -> Iterator[Entry]:
+    for number, line in enumerate(_lines(file, data, b"\0"), start=1):
+        path = line.removesuffix(b"\n").removesuffix(b"\r")
+        if number == 1:
+            path = path.removeprefix(codecs.BOM_UTF8)
         if path.strip():
             yield Entry(number, path, None)
 
 
-def _csv_entries(file: Path, data: bytes) -> Iterator[Entry]:
-    rows = _csv_rows(file, data.decode("utf-8", "surrogateescape"))
+def _csv_entries(file: Path, text: IO[str]) -> Iterator[Entry]:
+    rows = _csv_rows(file, text)
     line, header = next(rows, (1, []))
     columns = [name.strip().lower() for name in header]
     if columns not in _HEADERS:
@@ -74,9 +91,9 @@ def _csv_entries(file: Path, data: bytes) -> Iterator[Entry]:
         yield Entry(line, values["path"], values.get("identity"))
 
 
-def _csv_rows(file: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+def _csv_rows(file: Path, text: IO[str]) -> Iterator[tuple[int, list[str]]]:
     """Yield (first line, fields) of each row that is not blank."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(_lines(file, text, "\0"), strict=True)
     first = 1
     try:
         for row in reader:

@@ -141,9 +141,9 @@ def far_from_shape(height: int, width: int, size: tuple[int, int]) -> bool:
 
 
 def load(
-    picture: Path, size: tuple[int, int], *, max_pixels: int = DEFAULT_MAX_PIXELS
+    picture: Path | bytes, size: tuple[int, int], *, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> np.ndarray:
-    """Decode a file and fit it to a model: (height, width, 3) uint8 RGB.
+    """Decode a picture and fit it to a model: (height, width, 3) uint8 RGB.
 
     Raises:
         PictureError: as `decode`.

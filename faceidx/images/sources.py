@@ -7,15 +7,16 @@ failed.
 
 from __future__ import annotations
 
-import heapq
 import logging
 import os
 import stat
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from faceidx.errors import InputError
+from faceidx.images.folders import Passed, find_pictures
 from faceidx.images.keys import (
     PICTURE_EXTENSIONS,
     escape_bytes,
@@ -25,10 +26,13 @@ from faceidx.images.keys import (
 )
 from faceidx.images.lists import LIST_EXTENSIONS, Entry, read_list
 from faceidx.images.packed import is_packed, read_packed
+from faceidx.images.pictures import Picture, Pictures
+from faceidx.images.spill import Records, Sorter
 
 __all__ = [
     "PICTURE_EXTENSIONS",
     "Picture",
+    "Pictures",
     "Source",
     "escape_key",
     "is_picture_name",
@@ -40,38 +44,24 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """One picture of a source."""
-
-    key: str
-    """Path relative to the source, `/`-separated and escaped (`escape_key`)."""
-    identity: str
-    """Who it shows, escaped like the key; empty where unknown."""
-    path: Path
-    """Where the bytes lie: the source's root joined with the unescaped key; of a picture out of a
-    packed set, the set."""
-    content: bytes | None = None
-    """The bytes themselves, where they were read already."""
-
-    @property
-    def data(self) -> Path | bytes:
-        """The bytes, or the file that holds nothing else: what `decode` takes."""
-        return self.path if self.content is None else self.content
-
-
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """What `open_source` found."""
 
     root: Path
-    pictures: list[Picture]
-    """In the order of the UTF-8 bytes of their keys; keys are unique."""
+    pictures: Sequence[Picture]
+    """In the order of the UTF-8 bytes of their keys; keys are unique. Many are kept on disk."""
     ignored: int
     """Files that are no pictures by name, hidden files included."""
 
 
-def open_source(images: Path, *, root: Path | None = None, follow_links: bool = False) -> Source:
+def open_source(
+    images: Path,
+    *,
+    root: Path | None = None,
+    follow_links: bool = False,
+    spill: Path | None = None,
+) -> Source:
     """Find the pictures that `images` stands for.
 
     - A folder is searched recursively. A picture's identity is its parent folder relative to the
@@ -88,27 +78,32 @@ def open_source(images: Path, *, root: Path | None = None, follow_links: bool = 
     Args:
         root: for lists only, the folder that paths are relative to; by default the list's own.
         follow_links: enter links to folders too (links to files are always followed).
+        spill: folder for the names of pictures that are too many to keep in memory; by default the
+            system's folder for temporary files.
 
     Raises:
         InputError: `images` is missing, unreadable, or none of these; it holds no picture; a list
             is broken, names a picture twice or one outside its root.
+        JobError: the names of the pictures do not fit on the disk.
     """
     mode = _mode(images)
     kind = images.suffix.lower()
     if root is not None and (stat.S_ISDIR(mode) or kind not in LIST_EXTENSIONS):
         raise InputError(f"{images} is no list of pictures (.txt, .csv); leave out --root")
     if stat.S_ISDIR(mode):
-        return _open_folder(images, follow_links)
+        return _not_empty(images, _open_folder(images, follow_links, spill))
     if not stat.S_ISREG(mode):
         raise InputError(f"{images} is neither a file nor a folder")
     if kind in LIST_EXTENSIONS:
-        return _open_list(images, images.parent if root is None else root)
+        listed = _open_list(images, images.parent if root is None else root, spill)
+        return _not_empty(images, listed)
     if is_picture_name(images.name):
         picture = Picture(escape_bytes(os.fsencode(images.name)), "", images)
         return Source(root=images.parent, pictures=[picture], ignored=0)
     if is_packed(images):
         packed = read_packed(images)
-        return _whole(images, images, packed_pictures(images, packed.pictures), 0)
+        pictures = sorted(packed_pictures(images, packed.pictures), key=lambda p: p.key)
+        return Source(root=images, pictures=pictures, ignored=0)
     raise InputError(
         f"{images} is no picture by name, no list of pictures (.txt, .csv), no packed set (.bin) "
         "and no folder; "
@@ -138,93 +133,46 @@ def _parent(key: str) -> str:
     return key.rpartition("/")[0]
 
 
-def _whole(images: Path, root: Path, pictures: list[Picture], ignored: int) -> Source:
-    if not pictures:
-        raise InputError(f"{images} holds no pictures; {ignored} files ignored")
-    # Keys hold no surrogates, so the order of their code points is that of their UTF-8 bytes.
-    pictures.sort(key=lambda picture: picture.key)
-    return Source(root=root, pictures=pictures, ignored=ignored)
+def _not_empty(images: Path, source: Source) -> Source:
+    if not len(source.pictures):
+        raise InputError(f"{images} holds no pictures; {source.ignored} files ignored")
+    return source
 
 
 # --- folders -----------------------------------------------------------------------------------
 
 
-def _open_folder(root: Path, follow_links: bool) -> Source:
-    pictures: list[Picture] = []
-    ignored = hidden = unfollowed = 0
-    # Folders waiting to be read, as (key of the folder with a `/` at its end, path). Links wait
-    # until all real folders are read, so that a folder is found under its own name first; a heap
-    # keeps their order the same everywhere.
-    folders, links = [("", os.fspath(root))], list[tuple[str, str]]()
-    entered: set[tuple[int, int]] = set()
-    while folders or links:
-        prefix, folder = folders.pop() if folders else heapq.heappop(links)
-        if follow_links and not _first_visit(folder, entered):
-            continue
-        for entry in _entries(folder, is_root=not prefix):
-            key = prefix + escape_bytes(os.fsencode(entry.name))
-            if entry.is_dir(follow_symlinks=False):
-                if entry.name.startswith("."):
-                    hidden += 1
-                else:
-                    folders.append((f"{key}/", entry.path))
-            elif entry.is_symlink() and _is_folder(entry):
-                if follow_links and not entry.name.startswith("."):
-                    heapq.heappush(links, (f"{key}/", entry.path))
-                else:
-                    unfollowed += 1
-            elif entry.name.startswith(".") or not is_picture_name(entry.name):
-                ignored += 1
-            else:
-                pictures.append(Picture(key, _parent(key), Path(entry.path)))
-    if unfollowed:
-        logger.warning("%d links to folders were not followed", unfollowed)
-    if hidden:
-        logger.info("%d hidden folders were not entered", hidden)
-    return _whole(root, root, pictures, ignored)
+def _open_folder(root: Path, follow_links: bool, spill: Path | None) -> Source:
+    passed = Passed()
+    sorter = Sorter(spill)
+    for key in find_pictures(root, follow_links=follow_links, passed=passed):
+        sorter.add(key.encode())
+    if passed.unfollowed:
+        logger.warning("%d links to folders were not followed", passed.unfollowed)
+    if passed.hidden:
+        logger.info("%d hidden folders were not entered", passed.hidden)
 
+    def make(record: bytes) -> Picture:
+        key = record.decode()
+        return Picture(key, _parent(key), root / os.fsdecode(unescape_key(key)))
 
-def _first_visit(folder: str, entered: set[tuple[int, int]]) -> bool:
-    try:
-        status = Path(folder).stat()
-    except OSError:
-        return True  # reading it says what is wrong
-    place = (status.st_dev, status.st_ino)
-    if place in entered:
-        return False
-    entered.add(place)
-    return True
-
-
-def _entries(folder: str, *, is_root: bool) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if not is_root:
-            return []  # removed since its parent was read
-        raise InputError(f"{folder} cannot be read: {_why(error)}") from None
-    except OSError as error:
-        raise InputError(f"the folder {folder} cannot be read: {_why(error)}") from None
-
-
-def _is_folder(link: os.DirEntry[str]) -> bool:
-    try:
-        return link.is_dir()
-    except OSError:
-        return False  # a circle of links: a picture by name still fails when decoded
+    pictures = Pictures(Records(sorter.merged(), spill), make)
+    return Source(root=root, pictures=pictures, ignored=passed.ignored)
 
 
 # --- lists -------------------------------------------------------------------------------------
 
+# A record is key, line, and the identity where the list gives one. No path holds a zero byte, so
+# records are sorted by key and then by line.
+_LINE = struct.Struct(">Q?")
 
-def _open_list(file: Path, root: Path) -> Source:
+
+def _open_list(file: Path, root: Path, spill: Path | None) -> Source:
     if not stat.S_ISDIR(_mode(root)):
         raise InputError(f"{root} is no folder; give --root with the folder of the pictures")
     bases = [_with_slash(base) for base in (root.absolute(), root.resolve())]
-    pictures: list[Picture] = []
-    lines: dict[str, int] = {}
-    ignored = 0
+    sorter = Sorter(spill)
+    named = 0
     for entry in read_list(file):
         raw = _below(entry, bases)
         if raw is None:
@@ -232,15 +180,43 @@ def _open_list(file: Path, root: Path) -> Source:
                 f"{file}:{entry.line}: the path leads outside {root}; "
                 "give --root with a folder that holds every picture"
             )
-        key = escape_bytes(raw)
-        if lines.setdefault(key, entry.line) != entry.line:
-            raise InputError(f"{file}:{entry.line}: listed already in line {lines[key]}")
-        if not is_picture_name(key):
-            ignored += 1
-            continue
-        identity = _parent(key) if entry.identity is None else escape_bytes(entry.identity)
-        pictures.append(Picture(key, identity, root / os.fsdecode(raw)))
-    return _whole(file, root, pictures, ignored)
+        given = entry.identity is not None
+        identity = escape_bytes(entry.identity or b"").encode()
+        line = _LINE.pack(entry.line, given)
+        sorter.add(b"%b\0%b%b" % (escape_bytes(raw).encode(), line, identity))
+        named += 1
+
+    def make(record: bytes) -> Picture:
+        key, (_, given), identity = _listed(record)
+        return Picture(
+            key.decode(),
+            identity.decode() if given else _parent(key.decode()),
+            root / os.fsdecode(unescape_key(key.decode())),
+        )
+
+    records = Records(_pictures_listed_once(file, sorter.merged()), spill)
+    pictures = Pictures(records, make)
+    return Source(root=root, pictures=pictures, ignored=named - len(pictures))
+
+
+def _listed(record: bytes) -> tuple[bytes, tuple[int, bool], bytes]:
+    key, _, rest = record.partition(b"\0")
+    return key, _LINE.unpack_from(rest), rest[_LINE.size :]
+
+
+def _pictures_listed_once(file: Path, records: Iterable[bytes]) -> Iterator[bytes]:
+    """Leave out what is no picture by name, and refuse what is listed twice."""
+    before, line_before = b"", 0
+    twice: tuple[int, int] | None = None
+    for record in records:
+        key, (line, _), _ = _listed(record)
+        if key == before:
+            twice = min(twice or (line, line_before), (line, line_before))
+        elif twice is None and is_picture_name(key.decode()):
+            yield record
+        before, line_before = key, line
+    if twice is not None:
+        raise InputError(f"{file}:{twice[0]}: listed already in line {twice[1]}")
 
 
 def _below(entry: Entry, bases: Sequence[bytes]) -> bytes | None:

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -46,9 +45,9 @@ class MemoryBank:
 
 @dataclass(kw_only=True)
 class DiskBank:
-    """Paths of pictures that are decoded each time they are wanted, by a few threads."""
+    """Pictures that are decoded each time they are wanted, by a few threads."""
 
-    paths: list[Path]
+    pictures: Sequence[Picture]
     size: tuple[int, int]
     unreadable: set[int] = field(default_factory=set)
     """Rows that failed to decode; a neighbour in the batch stands in for them."""
@@ -62,13 +61,13 @@ class DiskBank:
         return torch.from_numpy(np.stack([spare if p is None else p for p in decoded]))
 
     def _decode(self, row: int) -> np.ndarray | None:
-        try:
-            return load(self.paths[row], self.size)
-        except PictureError as error:
-            if row not in self.unreadable:
-                logger.debug("%s: %s", self.paths[row], error)
-                self.unreadable.add(row)
-            return None
+        loaded = _try_load(self.pictures[row], self.size)
+        if not isinstance(loaded, str):
+            return loaded
+        if row not in self.unreadable:
+            logger.debug("%s: %s", self.pictures[row].key, loaded)
+            self.unreadable.add(row)
+        return None
 
 
 def open_bank(
@@ -90,11 +89,11 @@ def open_bank(
             len(pictures),
             needed / 2**30,
         )
-        return DiskBank(paths=[p.path for p in pictures], size=size), []
+        return DiskBank(pictures=pictures, size=size), []
     store = torch.zeros((len(pictures), *size, 3), dtype=torch.uint8)
     failed: list[tuple[int, str]] = []
     with ThreadPoolExecutor(_threads()) as pool:
-        for row, result in enumerate(pool.map(lambda p: _try_load(p.path, size), pictures)):
+        for row, result in enumerate(pool.map(lambda p: _try_load(p, size), pictures)):
             if isinstance(result, str):
                 failed.append((row, result))
             else:
@@ -118,9 +117,9 @@ def look_ahead(bank: Bank, batches: Iterator[np.ndarray]) -> Iterator[torch.Tens
             yield waiting.result()
 
 
-def _try_load(path: Path, size: tuple[int, int]) -> np.ndarray | str:
+def _try_load(picture: Picture, size: tuple[int, int]) -> np.ndarray | str:
     try:
-        return load(path, size)
+        return load(picture.data, size)
     except PictureError as error:
         return str(error)
 

@@ -1,0 +1,109 @@
+"""The pictures below a folder, found one by one: memory does not grow with their number."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from faceidx.errors import InputError
+from faceidx.images.keys import escape_bytes, is_picture_name
+
+# Folders inside one another that are read side by side; deeper ones are read whole, so that
+# descriptors do not run out.
+_OPEN_AT_ONCE = 64
+
+
+@dataclass(kw_only=True)
+class Passed:
+    """What a search passed over."""
+
+    ignored: int = 0
+    """Files that are no pictures by name, hidden ones included."""
+    hidden: int = 0
+    """Folders that were not entered."""
+    unfollowed: int = 0
+    """Links to folders."""
+    shards: int = 0
+    """Tar files among the ignored."""
+
+
+def find_pictures(root: Path, *, follow_links: bool, passed: Passed) -> Iterator[str]:
+    """Yield the keys of all pictures below a folder, in no order; what is passed over is counted.
+
+    Raises:
+        InputError: a folder cannot be read.
+    """
+    # Links wait until all real folders are read, so that a folder is found under its own name
+    # first; a heap keeps their order the same everywhere.
+    links = [("", os.fspath(root))]
+    entered: set[tuple[int, int]] = set()
+    while links:
+        # Real folders inside one another, as (key with a `/` at its end, entries still to come).
+        prefix, folder = heapq.heappop(links)
+        if follow_links and not _first_visit(folder, entered):
+            continue
+        stack = [(prefix, _entries(folder, is_root=not prefix))]
+        while stack:
+            prefix, entries = stack[-1]
+            entry = next(entries, None)
+            if entry is None:
+                stack.pop()
+                continue
+            key = prefix + escape_bytes(os.fsencode(entry.name))
+            hidden = entry.name.startswith(".")
+            if entry.is_dir(follow_symlinks=False):
+                if hidden:
+                    passed.hidden += 1
+                elif not follow_links or _first_visit(entry.path, entered):
+                    whole = len(stack) >= _OPEN_AT_ONCE
+                    stack.append((f"{key}/", _entries(entry.path, whole=whole)))
+            elif entry.is_symlink() and _is_folder(entry):
+                if follow_links and not hidden:
+                    heapq.heappush(links, (f"{key}/", entry.path))
+                else:
+                    passed.unfollowed += 1
+            elif hidden or not is_picture_name(key):
+                passed.ignored += 1
+                passed.shards += key.endswith(".tar")
+            else:
+                yield key
+
+
+def _first_visit(folder: str, entered: set[tuple[int, int]]) -> bool:
+    try:
+        status = Path(folder).stat()
+    except OSError:
+        return True  # reading it says what is wrong
+    place = (status.st_dev, status.st_ino)
+    if place in entered:
+        return False
+    entered.add(place)
+    return True
+
+
+def _entries(
+    folder: str, *, is_root: bool = False, whole: bool = False
+) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            if not whole:
+                yield from entries
+                return
+            held = list(entries)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if not is_root:
+            return  # removed since its parent was read
+        raise InputError(f"{folder} cannot be read: {error.strerror}") from None
+    except OSError as error:
+        raise InputError(f"the folder {folder} cannot be read: {error.strerror}") from None
+    yield from held
+
+
+def _is_folder(link: os.DirEntry[str]) -> bool:
+    try:
+        return link.is_dir()
+    except OSError:
+        return False  # a circle of links: a picture by name still fails when decoded
