@@ -1,4 +1,4 @@
-"""Where pictures come from: a folder, one picture, a list of paths, or a packed set.
+"""Where pictures come from: a folder, one picture, a list, tar shards, or a packed set.
 
 What is a picture is decided by the extension alone; whether it can be read shows when it is
 decoded. So nothing a source names is dropped in silence: it becomes an embedding or is listed as
@@ -27,6 +27,7 @@ from faceidx.images.keys import (
 from faceidx.images.lists import LIST_EXTENSIONS, Entry, read_list
 from faceidx.images.packed import is_packed, read_packed
 from faceidx.images.pictures import Picture, Pictures
+from faceidx.images.shards import named_shards, open_shards
 from faceidx.images.spill import Records, Sorter
 
 __all__ = [
@@ -72,6 +73,8 @@ def open_source(
     - A list (`.txt`, `.csv`: see `lists.read_list`) names pictures below its root. Absolute paths
       below the root are welcome. Without a column `identity`, identities are taken from the parent
       folders. A file that does not exist is kept: it fails when it is decoded.
+    - Tar shards (see `shards`: one `.tar`, or a name such as `shards/{000..009}.tar`) hold pictures
+      under WebDataset's naming.
     - A packed verification set of insightface (see `packed`) holds its pictures, without
       identities; their keys are `0`, `1`, ...
 
@@ -86,10 +89,14 @@ def open_source(
             is broken, names a picture twice or one outside its root.
         JobError: the names of the pictures do not fit on the disk.
     """
-    mode = _mode(images)
     kind = images.suffix.lower()
+    shards = named_shards(images)
+    mode = _mode(images) if shards is None else 0
     if root is not None and (stat.S_ISDIR(mode) or kind not in LIST_EXTENSIONS):
         raise InputError(f"{images} is no list of pictures (.txt, .csv); leave out --root")
+    if shards is not None:
+        pictures, ignored = open_shards(shards, spill)
+        return _not_empty(images, Source(root=images, pictures=pictures, ignored=ignored))
     if stat.S_ISDIR(mode):
         return _not_empty(images, _open_folder(images, follow_links, spill))
     if not stat.S_ISREG(mode):
@@ -102,11 +109,11 @@ def open_source(
         return Source(root=images.parent, pictures=[picture], ignored=0)
     if is_packed(images):
         packed = read_packed(images)
-        pictures = sorted(packed_pictures(images, packed.pictures), key=lambda p: p.key)
-        return Source(root=images, pictures=pictures, ignored=0)
+        numbered = sorted(packed_pictures(images, packed.pictures), key=lambda p: p.key)
+        return Source(root=images, pictures=numbered, ignored=0)
     raise InputError(
-        f"{images} is no picture by name, no list of pictures (.txt, .csv), no packed set (.bin) "
-        "and no folder; "
+        f"{images} is no picture by name, no list of pictures (.txt, .csv), no tar shard (.tar), "
+        "no packed set (.bin) and no folder; "
         f"pictures end in {', '.join(sorted(PICTURE_EXTENSIONS))}"
     )
 
@@ -134,7 +141,7 @@ def _parent(key: str) -> str:
 
 
 def _not_empty(images: Path, source: Source) -> Source:
-    if not len(source.pictures):
+    if not source.pictures:
         raise InputError(f"{images} holds no pictures; {source.ignored} files ignored")
     return source
 
@@ -157,6 +164,11 @@ def _open_folder(root: Path, follow_links: bool, spill: Path | None) -> Source:
         return Picture(key, _parent(key), root / os.fsdecode(unescape_key(key)))
 
     pictures = Pictures(Records(sorter.merged(), spill), make)
+    if not pictures and passed.shards:
+        raise InputError(
+            f"{root} holds no pictures but {passed.shards} tar files; for the pictures in them "
+            f"give '{root}/*.tar', in quotes"
+        )
     return Source(root=root, pictures=pictures, ignored=passed.ignored)
 
 
