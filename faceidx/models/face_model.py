@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from faceidx.images.preprocess import Preprocessing
 from faceidx.models.record import fingerprint
+
+if TYPE_CHECKING:
+    from faceidx.models.fidelity import Fidelity
 
 
 @dataclass(kw_only=True)
@@ -28,6 +32,8 @@ class FaceModel(ABC):
     template: str | None = None
     class_names: list[str] | None = None
     training: dict[str, object] = field(default_factory=dict)
+    fidelity: Fidelity | None = None
+    """To float32, where it was measured."""
 
     @abstractmethod
     def raw_embed(self, pictures: np.ndarray) -> np.ndarray:

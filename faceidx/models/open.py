@@ -10,6 +10,7 @@ from faceidx.errors import InputError
 from faceidx.images.preprocess import PRESETS, Preprocessing, Preset
 from faceidx.models.device import resolve_device
 from faceidx.models.face_model import FaceModel
+from faceidx.models.file import read_record
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,21 @@ def open_model(options: ModelOptions) -> FaceModel:
     if options.path.suffix.lower() == ONNX_SUFFIX:
         return _open_onnx(options)
     return _open_ours(options, resolve_device(options.device))
+
+
+def model_shape(options: ModelOptions) -> tuple[Preprocessing, str | None]:
+    """What pictures a model wants and their alignment template, told without loading it.
+
+    Raises:
+        InputError: as `open_model`, as far as that shows in the file's head.
+    """
+    refuse_pickle(options.path)
+    if options.path.suffix.lower() == ONNX_SUFFIX:
+        from faceidx.models.onnx_model import onnx_image_size
+
+        return _given_preprocessing(options, onnx_image_size(options.path)), None
+    record = read_record(options.path)
+    return record.preprocessing, record.template
 
 
 def refuse_pickle(path: Path) -> None:
