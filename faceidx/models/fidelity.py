@@ -1,4 +1,4 @@
-"""How true an engine and precision are to the model: the cosine to float32 on the user's pictures."""
+"""How true an engine is to the model: the cosine to float32 on the user's pictures."""
 
 from __future__ import annotations
 
