@@ -50,6 +50,8 @@ class Left:
     """Key and reason of every picture that could not be read."""
     no_face: list[str] = field(default_factory=list)
     """Keys of the pictures in which no face was found."""
+    stamps: dict[str, str] = field(default_factory=dict)
+    """What changes when a picture does (`Picture.stamp`), of those of both lists that have one."""
 
 
 class EmbeddingFile:

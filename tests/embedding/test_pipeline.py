@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from faceidx.embedding.pipeline import (
+    _BATCHES_AHEAD,
     PipelineOptions,
     embed_pictures,
     origin_of,
     settle_batch_size,
 )
+from faceidx.images import workers
+from faceidx.images.prepare import Prepare, Prepared
 from faceidx.images.preprocess import load
 from faceidx.images.sources import Picture, open_source
 from faceidx.models.face_model import normalize
@@ -114,28 +118,31 @@ def test_pictures_far_from_the_models_shape_are_counted(tmp_path: Path) -> None:
 def test_the_look_ahead_is_bounded(
     pictures: Path, fake_model: FakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What is decoded and not yet embedded is memory: two batches, whatever the speed of the model.
-    from faceidx.embedding import pipeline
-
-    decoded: list[int] = []
+    # What is decoded and not yet embedded is memory, however slow the model is: the window of the
+    # workers, the batches that wait, and the one being put together.
+    for number in range(200):
+        draw(pictures / "many" / f"{number:03}.png", seed=number)
+    asked: list[int] = []
     ahead: list[int] = []
-    decode = pipeline._decode
-    raw_embed = fake_model.raw_embed
+    faces_of = workers._faces_of
 
-    def counting(*arguments: object) -> object:
-        decoded.append(1)
-        return decode(*arguments)  # type: ignore[arg-type]
+    def counting(part: list[Picture], prepare: Prepare) -> list[Prepared | str]:
+        asked.append(len(part))
+        return faces_of(part, prepare)
 
-    def watching(batch: np.ndarray) -> np.ndarray:
+    def embed(batch: np.ndarray, *, flip: bool) -> np.ndarray:
+        time.sleep(0.02)
         done = sum(fake_model.batches)
-        ahead.append(len(decoded) - done - len(batch))
-        return raw_embed(batch)
+        ahead.append(sum(asked) - done)
+        return fake_model.raw_embed(batch)
 
-    monkeypatch.setattr(pipeline, "_decode", counting)
-    monkeypatch.setattr(fake_model, "raw_embed", watching)
-    embed_pictures(_pictures(pictures), fake_model, PipelineOptions(batch_size=2))
-    assert len(decoded) == 11
-    assert max(ahead) <= 4
+    monkeypatch.setattr(workers, "_faces_of", counting)
+    monkeypatch.setattr(fake_model, "embed", embed)
+    listed = _pictures(pictures)
+    embed_pictures(listed, fake_model, PipelineOptions(batch_size=4, workers=2))
+    assert sum(fake_model.batches) == sum(asked) == len(listed) == 211
+    window, request = 2 * 4, 2
+    assert max(ahead) <= window + request + (_BATCHES_AHEAD + 2) * 4
 
 
 def test_progress_counts_every_picture_once(pictures: Path, fake_model: FakeModel) -> None:

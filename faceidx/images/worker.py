@@ -1,0 +1,125 @@
+"""The process that decodes for another one: `workers.py` starts it and is its only caller.
+
+A request is a `Prepare` and the pictures to make faces of. The reply is three messages: a line of
+JSON a picture, the pixels of all faces, and where they were found. Nothing that comes back could
+run code in the caller, whatever a hostile picture made of this process.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+from faceidx.images.decode import PictureError
+from faceidx.images.pictures import Picture
+from faceidx.images.prepare import Prepare, Prepared
+
+READY = b"ready"
+# Of processor time, so that a slow disk or a busy machine is never held against a picture. The
+# largest pictures that are let in take some five seconds.
+SECONDS_A_PICTURE = 60
+
+
+def serve(descriptor: int) -> None:
+    """Answer requests on a socket until its other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the parent
+    _be_the_first_to_be_killed()
+    connection = Connection(descriptor)
+    try:
+        connection.send_bytes(READY)
+        _silence()
+        while True:
+            prepare, pictures = connection.recv()
+            _reply(connection, [_prepared(prepare, picture) for picture in pictures])
+    except (EOFError, ConnectionError):
+        return
+
+
+def _be_the_first_to_be_killed() -> None:
+    """Where memory runs out, the system shall end this process, not the one with the work."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    except OSError:
+        return  # not Linux
+
+
+def _silence() -> None:
+    """Decoders written in C print their complaints, which no one could relate to a picture."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
+def _prepared(prepare: Prepare, picture: Picture) -> Prepared | str:
+    # When the time is over, SIGPROF ends the process: decoders in C listen to nothing else.
+    signal.setitimer(signal.ITIMER_PROF, SECONDS_A_PICTURE)
+    try:
+        return prepare(picture.data)
+    except PictureError as error:
+        return str(error)
+    except MemoryError:
+        return "out of memory while decoding"
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _reply(connection: Connection, results: Sequence[Prepared | str]) -> None:
+    made = [result for result in results if isinstance(result, Prepared)]
+    found = [result.faces for result in made if result.faces is not None]
+    lines = [
+        {"reason": r}
+        if isinstance(r, str)
+        else {"faces": len(r.crops), "found": r.faces is not None, "far": r.far}
+        for r in results
+    ]
+    connection.send_bytes(json.dumps(lines).encode())
+    connection.send_bytes(_packed(np.concatenate([r.crops for r in made]) if made else None))
+    connection.send_bytes(_packed(np.concatenate(found) if found else None))
+
+
+def read_reply(connection: Connection) -> list[Prepared | str]:
+    """Read what `_reply` sent: what was made of each picture, or the reason why nothing was.
+
+    Raises:
+        EOFError, OSError: the worker has died.
+    """
+    lines = json.loads(connection.recv_bytes())
+    crops = _unpacked(connection.recv_bytes())
+    found = _unpacked(connection.recv_bytes())
+    results: list[Prepared | str] = []
+    row = found_row = 0
+    for line in lines:
+        if "reason" in line:
+            results.append(line["reason"])
+            continue
+        assert crops is not None
+        faces = None
+        if line["found"]:
+            assert found is not None
+            faces = found[found_row : found_row + line["faces"]]
+            found_row += line["faces"]
+        results.append(Prepared(crops[row : row + line["faces"]], faces, line["far"]))
+        row += line["faces"]
+    return results
+
+
+def _packed(rows: np.ndarray | None) -> bytes:
+    if rows is None:
+        return b""
+    file = io.BytesIO()
+    np.save(file, rows, allow_pickle=False)
+    return file.getvalue()
+
+
+def _unpacked(data: bytes) -> np.ndarray | None:
+    if not data:
+        return None
+    rows: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
+    return rows

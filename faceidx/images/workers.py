@@ -1,0 +1,212 @@
+"""Decoding in other processes, so that a picture that kills its decoder fails alone.
+
+A worker is a Python of its own with nothing but the decoder in it (not a fork: forking a process
+with a model's threads in it can block for ever; not `multiprocessing`, which would import the
+user's script once more). Idle ones are kept for the next call.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from multiprocessing import Pipe
+from pathlib import Path
+from typing import TypeVar
+
+from faceidx.errors import JobError
+from faceidx.images.pictures import Picture
+from faceidx.images.prepare import Prepare, Prepared
+from faceidx.images.worker import READY, SECONDS_A_PICTURE, read_reply
+
+Tag = TypeVar("Tag")
+
+# Pictures a request: enough that the way to the worker and back costs little beside the decoding.
+_MOST_A_REQUEST = 16
+# Pictures that are worth a further worker, which takes a fifth of a second to start.
+_FEWEST_A_WORKER = 16
+
+_START = (
+    "import sys; sys.path[:0] = sys.argv[2:]; "
+    "from faceidx.images.worker import serve; serve(int(sys.argv[1]))"
+)
+# A worker is one thread among as many workers as there are cores.
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+class Workers:
+    """A number of workers. A context manager: leaving it waits for what is under way."""
+
+    def __init__(self, count: int | None = None) -> None:
+        """Prepare for `count` workers, by default one a core; each starts when it is needed."""
+        self.count = count or usable_cores()
+        self._threads = ThreadPoolExecutor(self.count, thread_name_prefix="decode")
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def prepare(
+        self, pictures: Iterable[tuple[Tag, Picture]], prepare: Prepare, *, ahead: int, total: int
+    ) -> Iterator[tuple[Tag, Picture, Prepared | str]]:
+        """Yield for each picture, in order, its faces or the reason why there are none.
+
+        Args:
+            pictures: each with whatever the caller wants to have beside the result.
+            ahead: pictures that may be under way or wait to be taken: what bounds memory.
+            total: pictures that there are, as far as is known: few are not spread thinly.
+
+        Raises:
+            JobError: no worker can be started.
+        """
+        source = iter(pictures)
+        # So small that every worker gets its share of the window and of few pictures.
+        share = min(ahead // (2 * self.count), total // (4 * self.count))
+        request = max(1, min(_MOST_A_REQUEST, share))
+        at_once = min(self.count, 1 + total // _FEWEST_A_WORKER)
+        depth = max(at_once, ahead // request)
+        waiting: deque[tuple[list[tuple[Tag, Picture]], Future[list[Prepared | str]]]] = deque()
+
+        def submit() -> None:
+            if part := list(islice(source, request)):
+                alone = [picture for _, picture in part]
+                waiting.append((part, self._threads.submit(_faces_of, alone, prepare)))
+
+        for _ in range(depth):
+            submit()
+        while waiting:
+            part, future = waiting.popleft()
+            submit()
+            for (tag, picture), result in zip(part, future.result(), strict=True):
+                yield tag, picture, result
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _faces_of(pictures: Sequence[Picture], prepare: Prepare) -> list[Prepared | str]:
+    together = _attempt(pictures, prepare)
+    if not isinstance(together, int):
+        return together
+    # One of them kills its worker, or somebody else did: alone each shows.
+    return [_faces_of_one(picture, prepare) for picture in pictures]
+
+
+def _faces_of_one(picture: Picture, prepare: Prepare) -> Prepared | str:
+    result = _attempt([picture], prepare)
+    if not isinstance(result, int):
+        return result[0]
+    if result == -signal.SIGPROF:
+        return f"takes more than {SECONDS_A_PICTURE} s to decode"
+    return f"kills its decoder ({_name_of(result)})"
+
+
+def _name_of(code: int) -> str:
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"exit code {code}"
+
+
+def _attempt(pictures: Sequence[Picture], prepare: Prepare) -> list[Prepared | str] | int:
+    """Ask a worker; returns its exit code where it died of it."""
+    worker = _take()
+    try:
+        results = worker.ask(pictures, prepare)
+    except (EOFError, OSError):
+        return worker.end()
+    except BaseException:
+        worker.end()
+        raise
+    _give_back(worker)
+    return results
+
+
+# --- one worker, and those that are idle -------------------------------------------------------
+
+
+class _Worker:
+    def __init__(self) -> None:
+        self._connection, theirs = Pipe()
+        # -P: the folder that the user is in, which may hold anything, is not searched.
+        command = [sys.executable, "-P", "-c", _START, str(theirs.fileno()), *_checkout()]
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    command,
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    env={**os.environ, **_ONE_THREAD},
+                )
+        except OSError as error:
+            raise JobError(f"no process can be started to decode pictures ({error})") from None
+        try:
+            ready = self._connection.recv_bytes() == READY
+        except (EOFError, OSError):
+            ready = False
+        if not ready:
+            raise JobError(f"the process that decodes pictures ended at its start ({self.end()})")
+
+    def ask(self, pictures: Sequence[Picture], prepare: Prepare) -> list[Prepared | str]:
+        self._connection.send((prepare, pictures))
+        return read_reply(self._connection)
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def end(self) -> int:
+        """End the process where it has not ended; returns its exit code."""
+        self._connection.close()
+        try:
+            return self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+
+def _checkout() -> list[str]:
+    """The folder that this package lies in, where Python does not look by itself."""
+    folder = Path(__file__).resolve().parents[2]
+    return [] if folder.name in ("site-packages", "dist-packages") else [str(folder)]
+
+
+_idle: list[_Worker] = []
+_lock = threading.Lock()
+
+
+def _take() -> _Worker:
+    with _lock:
+        while _idle:
+            worker = _idle.pop()
+            if worker.is_alive():
+                return worker
+            worker.end()
+    return _Worker()
+
+
+def _give_back(worker: _Worker) -> None:
+    with _lock:
+        _idle.append(worker)
+
+
+def _end_all() -> None:
+    while _idle:
+        _idle.pop().end()
+
+
+atexit.register(_end_all)
+os.register_at_fork(after_in_child=_idle.clear)  # a child must not talk to its parent's workers

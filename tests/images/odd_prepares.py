@@ -1,0 +1,57 @@
+"""What is done to pictures in the tests of workers; the workers import it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from faceidx.images.decode import PictureError
+from faceidx.images.prepare import Prepared
+
+
+def _text(data: Path | bytes) -> str:
+    return data.read_text() if isinstance(data, Path) else data.decode()
+
+
+@dataclass(frozen=True)
+class Obedient:
+    """A picture's text says what becomes of it: a number of faces, or what befalls the worker."""
+
+    once: Path | None = None
+    """Where it is noted that the worker was killed once already."""
+
+    def __call__(self, data: Path | bytes) -> Prepared:
+        word, _, number = _text(data).partition(" ")
+        if word == "refuse":
+            raise PictureError("refused")
+        if word == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if word == "loop":
+            while True:
+                pass
+        if word == "memory":
+            raise MemoryError
+        if word == "exit":
+            os._exit(7)
+        if word == "once" and self.once is not None and not self.once.exists():
+            self.once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        count = int(number or 1)
+        crops = np.full((count, 2, 3, 3), ord(word[0]), np.uint8)
+        found = np.array([(index,) for index in range(count)], [("boxes", "<f4")])
+        return Prepared(crops, found if word == "found" else None, far=word == "far")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Says of the worker itself what the tests ask for."""
+
+    def __call__(self, data: Path | bytes) -> Prepared:
+        import sys
+
+        loaded = {"torch", "faiss", "h5py", "onnxruntime"} & set(sys.modules)
+        raise PictureError(f"{os.getppid()} {sorted(loaded)} {sys.path[0]}")
