@@ -1,6 +1,6 @@
 """The process that decodes for another one: `workers.py` starts it and is its only caller.
 
-A request is a `Prepare` and the pictures to make faces of. The reply is three messages: a line of
+A request is the caller's folder, a `Prepare` and the pictures to make faces of. The reply is three messages: a line of
 JSON a picture, the pixels of all faces, and where they were found. Nothing that comes back could
 run code in the caller, whatever a hostile picture made of this process.
 """
@@ -36,7 +36,8 @@ def serve(descriptor: int) -> None:
         connection.send_bytes(READY)
         _silence()
         while True:
-            prepare, pictures = connection.recv()
+            folder, prepare, pictures = connection.recv()
+            os.chdir(folder)
             _reply(connection, [_prepared(prepare, picture) for picture in pictures])
     except (EOFError, ConnectionError):
         return

@@ -162,7 +162,7 @@ class _Worker:
             raise JobError(f"the process that decodes pictures ended at its start ({self.end()})")
 
     def ask(self, pictures: Sequence[Picture], prepare: Prepare) -> list[Prepared | str]:
-        self._connection.send((prepare, pictures))
+        self._connection.send((_folder(), prepare, pictures))
         return read_reply(self._connection)
 
     def is_alive(self) -> bool:
@@ -176,6 +176,14 @@ class _Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             return self._process.wait()
+
+
+def _folder() -> str:
+    """What relative paths are relative to."""
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:  # it was removed, and nothing can be relative to it
+        return os.sep
 
 
 def _checkout() -> list[str]:
