@@ -34,6 +34,7 @@ from PIL import (  # the plugins enter themselves into Image.OPEN
 )
 
 from faceidx.errors import FaceidxError
+from faceidx.images.limits import too_slow
 
 DEFAULT_MAX_PIXELS = 89_478_485
 """Pillow's own bound: a quarter of a gibibyte of RGB."""
@@ -82,7 +83,8 @@ def decode(
         max_pixels: larger pictures are refused, before anything is decoded.
 
     Raises:
-        PictureError: the picture is missing, damaged, truncated, oversized or no picture.
+        PictureError: the picture is missing, damaged, truncated, oversized or no picture, or made
+            to be decoded for minutes.
     """
     with _opened(data) as file, _reasons():
         image = _identify(file)
@@ -93,6 +95,8 @@ def decode(
             )
         if width < 1 or height < 1:
             raise PictureError(f"damaged: {width} x {height} pixels")
+        if (reason := too_slow(image, file)) is not None:
+            raise PictureError(reason)
         if at_least and image.format in ("JPEG", "MPO"):
             image.draft(None, (at_least, at_least))
         image.load()
