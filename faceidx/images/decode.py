@@ -266,7 +266,8 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
         return Image.fromarray(grey)
     if image.mode == "I" and not _is_signed(image):
         values = values.view(np.uint32)
-    numbers = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0).clip(min=0)
+    with np.errstate(invalid="ignore"):  # of signalling NaNs, which count as the others do
+        numbers = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0).clip(min=0)
     peak = float(numbers.max())
     whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
     white = next((white for white in whites if peak <= white), peak)

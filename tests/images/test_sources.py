@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import logging
 import os
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from faceidx.embedding.store import EmbeddingFile
 from faceidx.errors import InputError
+from faceidx.images import spill
 from faceidx.images.sources import open_source, unescape_key
+from tests.conftest import RunCli, draw
 
 
 def _touch(root: Path, *names: str | bytes) -> None:
@@ -57,6 +61,21 @@ def test_hostile_names_are_kept_and_can_be_opened(tmp_path: Path) -> None:
     by_key = {p.key: p for p in pictures}
     assert by_key["caf%E9/1.jpg"].identity == "caf%E9"
     assert by_key["50%2525/\x1b[31m.jpg"].identity == "50%2525"
+
+
+def test_names_that_differ_in_case_or_normalisation_alone_are_different(tmp_path: Path) -> None:
+    names = ["caf\u00e9.jpg", "cafe\u0301.jpg", "CAF\u00c9.jpg", "a.jpg", "A.jpg", "a.JPG"]
+    _touch(tmp_path, *names)
+    if len(list(tmp_path.iterdir())) < len(names):
+        pytest.skip("this file system takes some of these names for the same")
+    assert _keys(tmp_path) == sorted(names, key=str.encode)
+
+
+def test_folders_deeper_than_are_held_open_are_searched(tmp_path: Path) -> None:
+    deep = "/".join("d" * 150)
+    _touch(tmp_path, f"{deep}/1.jpg", f"{deep}/z/2.jpg", "d/d/3.jpg", "e/4.jpg")
+    found = ["d/d/3.jpg", f"{deep}/1.jpg", f"{deep}/z/2.jpg", "e/4.jpg"]
+    assert _keys(tmp_path) == sorted(found)
 
 
 def test_hidden_files_are_ignored_and_hidden_folders_not_entered(tmp_path: Path) -> None:
@@ -202,3 +221,78 @@ def test_the_real_faces_are_found(shared_data: Path) -> None:
     pictures = open_source(shared_data / "orl").pictures
     assert len(pictures) == 400
     assert len({p.identity for p in pictures}) == 40
+
+
+def _peak(images: Path) -> int:
+    tracemalloc.start()
+    try:
+        pictures = open_source(images).pictures
+        for first in range(0, len(pictures), 500):
+            assert sum(1 for _ in pictures[first : first + 500]) > 0
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["folder", "list"])
+def test_ten_times_the_pictures_take_the_same_memory(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spill, "RUN", 500)
+    monkeypatch.setattr(spill, "_CHUNK", 1000)  # of each of the 30 runs
+    peaks = []
+    for count in (1500, 15_000):
+        root = tmp_path / str(count)
+        root.mkdir()
+        if kind == "list":
+            (root / "list.txt").write_text("".join(f"{n % 99}/{n}.jpg\n" for n in range(count)))
+        else:
+            (root / "0.jpg").touch()
+            for number in range(1, count):
+                os.link(root / "0.jpg", root / f"{number}.jpg")
+        peaks.append(_peak(root if kind == "folder" else root / "list.txt"))
+    assert peaks[1] < peaks[0] + 300_000  # as one object of 20 bytes a picture would exceed
+
+
+def test_every_odd_entry_of_a_folder_is_embedded_or_listed(
+    fake_model_file: Path, tmp_path: Path, run_cli: RunCli
+) -> None:
+    root, out = tmp_path / "root", tmp_path / "out.h5"
+    good: list[str | bytes] = ["line\nbreak.png", b"caf\xe9.png", "50%25.png", "x" * 251 + ".png"]
+    good += ["e\u0301.png", "\u00e9.png", "--help.png", "deep/" * 90 + "x.png", "\x1b[31m.png"]
+    for seed, name in enumerate(good):
+        draw(root / os.fsdecode(name), seed=seed)
+    (root / "link.png").symlink_to("50%25.png")
+    (root / "zero.jpg").symlink_to("/dev/zero")
+    (root / "loop.jpg").symlink_to("loop.jpg")
+    (root / "up").symlink_to("..")
+    (root / "empty.jpg").touch()
+    os.mkfifo(root / "pipe.jpg")
+    words = ("embed", root, "--model", fake_model_file, "--out", out, "--follow-links")
+    result = run_cli.json(*words)
+    assert (result["embedded"], result["failed"]) == (len(good) + 1, 4)
+    with EmbeddingFile(out) as file:
+        names = {unescape_key(key) for key in file.paths()}
+        failed = dict(file.left().failed)
+    assert names == {os.fsencode(name) for name in [*good, "link.png"]}
+    assert failed.keys() == {"zero.jpg", "loop.jpg", "empty.jpg", "pipe.jpg"}
+    assert failed["zero.jpg"] == failed["pipe.jpg"] == "not a file"
+
+
+def test_a_picture_that_disappears_after_the_search_is_listed(
+    fake_model_file: Path, tmp_path: Path, run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out = tmp_path / "root", tmp_path / "out.h5"
+    for seed in range(3):
+        draw(root / f"{seed}.png", seed=seed)
+    merged = spill.Sorter.merged
+
+    def then_gone(sorter: spill.Sorter) -> Iterator[bytes]:
+        (root / "1.png").unlink()
+        return merged(sorter)
+
+    monkeypatch.setattr(spill.Sorter, "merged", then_gone)
+    result = run_cli.json("embed", root, "--model", fake_model_file, "--out", out)
+    assert (result["embedded"], result["failed"]) == (2, 1)
+    with EmbeddingFile(out) as file:
+        assert file.left().failed == [("1.png", "no such file")]
