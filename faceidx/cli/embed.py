@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Examples:
   faceidx embed photos/ --model run/model.safetensors --out photos.h5
   faceidx embed faces.csv --root /data --model m.safetensors --out faces.h5 --flip
+  faceidx embed 'shards/{000..009}.tar' --model m.safetensors --out faces.h5
   faceidx embed crops/ --model w600k_r50.onnx --preset insightface --out crops.h5
 
 The same command goes on after an interruption."""
@@ -59,8 +60,9 @@ def embed(
     """Embed pictures into an HDF5 file.
 
     IMAGES is a folder (searched recursively; each picture's parent folder is its identity), one
-    picture, a list (.txt with a path a line, or .csv with the header path[,identity]), or a .bin
-    set of insightface, whose pictures are named 0, 1, ...
+    picture, a list (.txt with a path a line, or .csv with the header path[,identity]), tar shards
+    named as WebDataset does (one .tar, or 'shards/{000..009}.tar' in quotes), or a .bin set of
+    insightface, whose pictures are named 0, 1, ...
     """
     from faceidx.embedding.embed import EmbedOptions
     from faceidx.embedding.embed import embed as run

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from faceidx.errors import JobError
 
-# Records that are sorted, or kept, in memory: some 10 MB as names go, and a bound for long ones.
-RUN = 100_000
-_RUN_BYTES = 1 << 24
-# Bytes of each run that are in memory while runs are merged: 10 million records are 100 runs.
-_CHUNK = 1 << 16
+# Records that are sorted, or kept, in memory: some 5 MB as names go, and a bound for long ones.
+RUN = 50_000
+_RUN_BYTES = 1 << 23
+# Bytes of each run that are in memory while runs are merged: 10 million records are 200 runs.
+_CHUNK = 1 << 15
 # Every so many records the place of one is remembered; what lies between is read along with it.
 _BLOCK = 64
 _LENGTH = struct.Struct("<I")
