@@ -40,6 +40,36 @@ class _Triple(click.ParamType):
         return numbers[0], numbers[1], numbers[2]
 
 
+# What a foreign file does not say.
+_FOREIGN_OPTIONS = (
+    click.option("--image-size", type=click.IntRange(1), help="Side of a foreign model's input."),
+    click.option("--mean", type=_Triple(), help="Of a foreign model, pixels in 0..1."),
+    click.option("--std", type=_Triple(), help="Of a foreign model, pixels in 0..1."),
+    click.option("--color", type=click.Choice(["rgb", "bgr"]), help="Of a foreign model."),
+    click.option("--preset", type=click.Choice(_PRESETS), help="Mean, std, colour and size."),
+)
+
+
+def model_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add MODEL and what a foreign one may need; the command gets one argument `model`."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, path: Path, fc: str | None, **kwargs: Any) -> Any:
+        from faceidx.models.open import ModelOptions
+
+        facts = {name: kwargs.pop(name) for name in _FACTS}
+        return function(*args, model=ModelOptions(path=path, fc=fc, **facts), **kwargs)
+
+    last_layer = click.option(
+        "--fc",
+        type=click.Choice(["embedding", "classifier"]),
+        help="What the last layer of a torchvision ResNet gives, where its size does not tell.",
+    )
+    for option in reversed((*_FOREIGN_OPTIONS, last_layer)):
+        wrapped = option(wrapped)
+    return click.argument("path", metavar="MODEL", type=FILE)(wrapped)
+
+
 def model_options(*, required: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add `--model` and what a foreign model may need; the command gets one argument `model`.
 
@@ -47,13 +77,7 @@ def model_options(*, required: bool) -> Callable[[Callable[..., Any]], Callable[
     """
     options = (
         click.option("--model", "path", type=FILE, required=required, help="The model file."),
-        click.option(
-            "--image-size", type=click.IntRange(1), help="Side of a foreign model's input."
-        ),
-        click.option("--mean", type=_Triple(), help="Of a foreign model, pixels in 0..1."),
-        click.option("--std", type=_Triple(), help="Of a foreign model, pixels in 0..1."),
-        click.option("--color", type=click.Choice(["rgb", "bgr"]), help="Of a foreign model."),
-        click.option("--preset", type=click.Choice(_PRESETS), help="Mean, std, colour and size."),
+        *_FOREIGN_OPTIONS,
         click.option(
             "--engine",
             type=click.Choice(["auto", "torch", "onnx"]),

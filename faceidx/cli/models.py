@@ -1,23 +1,32 @@
-"""`faceidx models`: what can be trained, and what a model file says of itself."""
+"""`faceidx models`: what can be trained, what a model file says, and its way in and out."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from faceidx.cli.frame import FILE, common_options
+from faceidx.cli.model_options import model_argument
+
+if TYPE_CHECKING:
+    from faceidx.models.open import ModelOptions
+
+_OUT = click.option("--out", type=FILE, required=True, help="The file to write.")
+_OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
 
 
 @click.group(
     epilog="""\b
 Examples:
   faceidx models list
-  faceidx models info run/model.safetensors"""
+  faceidx models info run/model.safetensors
+  faceidx models import backbone.pth --preset insightface --out r50.safetensors
+  faceidx models export run/model.safetensors --out model.onnx"""
 )
 def models() -> None:
-    """List architectures, look into model files."""
+    """List architectures; look into model files, bring others' in, give ours away."""
 
 
 @models.command("list", epilog="\b\nExample:\n  faceidx models list")
@@ -25,11 +34,12 @@ def models() -> None:
 def list_() -> tuple[dict[str, Any], str]:
     """List the architectures, losses and recipes that `train` knows."""
     from faceidx.losses.registry import AUXILIARIES, HEADS
-    from faceidx.models.registry import BACKBONES
+    from faceidx.models.registry import BACKBONES, FOREIGN_BACKBONES
     from faceidx.training.options import recipe_names
 
     result = {
         "architectures": list(BACKBONES),
+        "imported_architectures": list(FOREIGN_BACKBONES),
         "losses": list(HEADS),
         "auxiliary_losses": list(AUXILIARIES),
         "recipes": recipe_names(),
@@ -38,14 +48,77 @@ def list_() -> tuple[dict[str, Any], str]:
     return result, "\n".join(lines)
 
 
-@models.command(epilog="\b\nExample:\n  faceidx models info run/model.safetensors --json")
-@click.argument("model", type=FILE)
+@models.command(
+    epilog="""\b
+Examples:
+  faceidx models info run/model.safetensors --json
+  faceidx models info backbone.pth --preset insightface"""
+)
+@model_argument
 @common_options
-def info(model: Path) -> tuple[dict[str, Any], str]:
+def info(model: ModelOptions) -> tuple[dict[str, Any], str]:
     """Say what MODEL is: architecture, input, fingerprint, classes, how it was trained."""
-    from faceidx.escape import for_terminal
     from faceidx.models.about import describe
 
-    result = describe(model)
+    return _told(describe(model))
+
+
+@models.command(
+    "import",
+    epilog="""\b
+Examples:
+  faceidx models import backbone.pth --preset insightface --out r50.safetensors
+  faceidx models import adaface_ir101.ckpt --preset adaface --out ada.safetensors
+  faceidx models import w600k_r50.onnx --preset insightface --out w600k.onnx""",
+)
+@model_argument
+@_OUT
+@_OVERWRITE
+@common_options
+def import_(model: ModelOptions, out: Path, overwrite: bool) -> tuple[dict[str, Any], str]:
+    """Bring another project's MODEL into a file that says everything of itself.
+
+    Weights of InsightFace, AdaFace, facenet-pytorch, torchvision and MobileFaceNet become
+    .safetensors; an ONNX graph becomes .onnx with a record in it. Code in a file is never run.
+    """
+    from faceidx.models.importing import ImportOptions, import_model
+
+    return _told(import_model(ImportOptions(model=model, out=out, overwrite=overwrite)))
+
+
+@models.command(
+    epilog="""\b
+Examples:
+  faceidx models export run/model.safetensors --out model.onnx
+  faceidx models export run/model.safetensors --out model.onnx --no-class-names
+  faceidx models export run/model.safetensors --out given.safetensors --no-class-names"""
+)
+@model_argument
+@_OUT
+@click.option(
+    "--no-class-names",
+    is_flag=True,
+    help="Leave out the names of the people it was trained on, and its classifier.",
+)
+@_OVERWRITE
+@common_options
+def export(
+    model: ModelOptions, out: Path, no_class_names: bool, overwrite: bool
+) -> tuple[dict[str, Any], str]:
+    """Write MODEL as ONNX with any batch size, checked against torch; or as a copy of itself."""
+    from faceidx.models.export import ExportOptions
+    from faceidx.models.export import export as write
+
+    return _told(
+        write(
+            ExportOptions(model=model, out=out, class_names=not no_class_names, overwrite=overwrite)
+        )
+    )
+
+
+def _told(result: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The result, and what of it is known as lines; the names of people are for `--json`."""
+    from faceidx.escape import for_terminal
+
     shown = {k: v for k, v in result.items() if k != "class_names" and v is not None}
     return result, "\n".join(for_terminal(f"{k}: {v}") for k, v in shown.items())

@@ -272,7 +272,7 @@ def _show(options: DemoOptions, result: dict[str, Any]) -> None:
         **result,
         "arch": record.arch,
         "pictures_trained": record.training["images"],
-        "parameters": describe(out / "run" / "model.safetensors")["parameters"],
+        "parameters": describe(ModelOptions(path=out / "run" / "model.safetensors"))["parameters"],
     }
     write_page(
         out / _PAGE,

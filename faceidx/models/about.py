@@ -2,48 +2,95 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from faceidx.models.file import backbone_digest, read_model
-from faceidx.models.onnx_model import describe_onnx
-from faceidx.models.open import ONNX_SUFFIX, refuse_pickle
+from faceidx.images.preprocess import Preprocessing
+from faceidx.models.file import ModelFile, backbone_digest, read_model
+from faceidx.models.onnx_model import describe_onnx, onnx_image_size, own_record
+from faceidx.models.open import (
+    FACTS,
+    ModelOptions,
+    given_preprocessing,
+    kind_of,
+    read_content,
+    recognise_file,
+)
 from faceidx.models.record import fingerprint
 
 
-def describe(path: Path) -> dict[str, Any]:
-    """Read what a model file says of itself.
+def describe(options: ModelOptions) -> dict[str, Any]:
+    """Read what a model file says of itself, and what follows with the facts given beside it.
 
     Returns:
-        `model, kind, arch, embedding_dim, image_size, color, mean, std, template, parameters,
-        fingerprint, fingerprint_flip, classes, class_names, head, training`; None for what the
-        file does not say.
+        `model, kind, recognised, arch, embedding_dim, image_size, color, mean, std, template,
+        parameters, fingerprint, fingerprint_flip, classes, class_names, head, training`; None for
+        what the file does not say.
 
     Raises:
-        InputError: the file is missing, damaged, a pickle, or of no known kind.
+        InputError: the file is missing, damaged, names code, or is of no known kind.
     """
-    refuse_pickle(path)
+    path = options.path
+    kind = kind_of(path)
     facts: dict[str, Any]
-    if path.suffix.lower() == ONNX_SUFFIX:
-        facts = describe_onnx(path)
+    if kind == "onnx":
+        facts = describe_onnx(path, _given(options))
+    elif kind == "faceidx":
+        facts = {"kind": "faceidx", "recognised": None, **_facts(read_model(path), str(path))}
+    elif _says_something(options):
+        content = read_content(options)
+        facts = {"kind": "weights", **_facts(content, str(path))}
+        facts["recognised"] = facts["training"]["recognised"]
     else:
-        content = read_model(path)
-        record = content.record
-        digest = backbone_digest(content, str(path))
-        facts = {
-            "kind": "faceidx",
-            "arch": record.arch,
-            "embedding_dim": record.embedding_dim,
-            **record.preprocessing.to_dict(),
-            "template": record.template,
-            "parameters": sum(t.numel() for t in content.backbone.values()),
-            "fingerprint": fingerprint(digest, record.preprocessing, record.template, flip=False),
-            "fingerprint_flip": fingerprint(
-                digest, record.preprocessing, record.template, flip=True
-            ),
-            "classes": len(record.class_names) if record.class_names else 0,
-            "class_names": record.class_names,
-            "head": vars(record.head) if record.head else None,
-            "training": record.training,
-        }
+        facts = _of_weights(options)
     return {"model": str(path), **facts}
+
+
+def _says_something(options: ModelOptions) -> bool:
+    return any(getattr(options, name) for name in FACTS)
+
+
+def _given(options: ModelOptions) -> Preprocessing | None:
+    """What is given beside an ONNX file, None where nothing is, or the file says it itself."""
+    if not _says_something(options) or own_record(options.path):
+        return None
+    return given_preprocessing(options, onnx_image_size(options.path))
+
+
+def _facts(content: ModelFile, source: str) -> dict[str, Any]:
+    """What a model file says, all of it known."""
+    record = content.record
+    digest = backbone_digest(content, source)
+    prints = (
+        fingerprint(digest, record.preprocessing, record.template, flip=flip)
+        for flip in (False, True)
+    )
+    return {
+        "arch": record.arch,
+        "embedding_dim": record.embedding_dim,
+        **record.preprocessing.to_dict(),
+        "template": record.template,
+        "parameters": sum(t.numel() for t in content.backbone.values()),
+        **dict(zip(("fingerprint", "fingerprint_flip"), prints, strict=True)),
+        "classes": len(record.class_names) if record.class_names else 0,
+        "class_names": record.class_names,
+        "head": vars(record.head) if record.head else None,
+        "training": record.training,
+    }
+
+
+def _of_weights(options: ModelOptions) -> dict[str, Any]:
+    """What weights of another project say, which is nothing of pictures."""
+    found = recognise_file(options.path, fc=options.fc)
+    unknown = ("image_size", "color", "mean", "std", "template", "fingerprint", "fingerprint_flip")
+    return {
+        "kind": "weights",
+        "recognised": str(found),
+        "arch": found.arch,
+        "embedding_dim": found.embedding_dim,
+        **dict.fromkeys(unknown),
+        "parameters": sum(t.numel() for t in found.weights.values()),
+        "classes": 0,
+        "class_names": None,
+        "head": None,
+        "training": {},
+    }

@@ -47,25 +47,26 @@ def write_model(path: Path, content: ModelFile) -> None:
         temporary.write_bytes(save(tensors, metadata={RECORD_KEY: content.record.to_json()}))
 
 
+def has_record(path: Path) -> bool:
+    """Whether a `.safetensors` file was written by faceidx.
+
+    Raises:
+        InputError: the file is missing, or no readable `.safetensors` file.
+    """
+    return RECORD_KEY in _metadata(path)
+
+
 def read_record(path: Path) -> ModelRecord:
     """Read a model file's record alone, without its weights.
 
     Raises:
         InputError: the file is missing, damaged, or was not written by faceidx.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is no readable .safetensors file ({error})") from None
+    metadata = _metadata(path)
     if RECORD_KEY not in metadata:
         raise InputError(
             f"{path} holds no faceidx record, so its architecture and preprocessing are unknown; "
-            "give a model trained by faceidx, or an .onnx file"
+            "give a model trained by faceidx, or bring it in by `faceidx models import`"
         )
     return ModelRecord.from_json(metadata[RECORD_KEY], str(path))
 
@@ -76,19 +77,40 @@ def read_model(path: Path) -> ModelFile:
     Raises:
         InputError: the file is missing, damaged, or was not written by faceidx.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     record = read_record(path)
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged ({error})") from None
+    tensors = load_tensors(path)
     return ModelFile(
         record=record,
         backbone=_part(tensors, _BACKBONE),
         head=_part(tensors, _HEAD),
     )
+
+
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read every tensor of a `.safetensors` file to the CPU.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged ({error})") from None
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is no readable .safetensors file ({error})") from None
 
 
 def backbone_digest(content: ModelFile, source: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-_LAYERS = {
+LAYERS = {
     18: [2, 2, 2, 2],
     34: [3, 4, 6, 3],
     50: [3, 4, 14, 3],
@@ -56,7 +56,7 @@ class IResNet(nn.Module):
         self.prelu = nn.PReLU(64)
         widths = [64, 64, 128, 256, 512]
         self.layer1, self.layer2, self.layer3, self.layer4 = (
-            _stage(widths[i], widths[i + 1], blocks) for i, blocks in enumerate(_LAYERS[depth])
+            _stage(widths[i], widths[i + 1], blocks) for i, blocks in enumerate(LAYERS[depth])
         )
         height, width = (-(-side // 16) for side in image_size)
         self.bn2 = nn.BatchNorm2d(512, eps=_BN_EPS)

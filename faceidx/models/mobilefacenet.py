@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 # Table 1: expansion t, output channels c, repeats n, stride s of each run of bottlenecks.
-_BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
-_LAST_CHANNELS = 512
+BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
+LAST_CHANNELS = 512
 
 
 class _ConvNorm(nn.Sequential):
@@ -68,14 +68,14 @@ class MobileFaceNet(nn.Module):
         super().__init__()
         layers: list[nn.Module] = [_ConvNorm(3, 64, 3, 2, 1), _ConvNorm(64, 64, 3, 1, 64)]
         channels = 64
-        for expansion, outputs, repeats, stride in _BOTTLENECKS:
+        for expansion, outputs, repeats, stride in BOTTLENECKS:
             for i in range(repeats):
                 layers.append(_Bottleneck(channels, outputs, stride if i == 0 else 1, expansion))
                 channels = outputs
-        layers.append(_ConvNorm(channels, _LAST_CHANNELS, 1, 1, 1))
+        layers.append(_ConvNorm(channels, LAST_CHANNELS, 1, 1, 1))
         self.features = nn.Sequential(*layers)
         height, width = (-(-side // 16) for side in image_size)
-        self.embedding = _EmbeddingLayer(_LAST_CHANNELS, (height, width), embedding_dim)
+        self.embedding = _EmbeddingLayer(LAST_CHANNELS, (height, width), embedding_dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         embedding: torch.Tensor = self.embedding(self.features(x))

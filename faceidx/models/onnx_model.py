@@ -15,6 +15,8 @@ from faceidx.errors import InputError
 from faceidx.files import sha256_file
 from faceidx.images.preprocess import Preprocessing
 from faceidx.models.face_model import FaceModel
+from faceidx.models.onnx_record import OnnxRecord, attached_record
+from faceidx.models.record import fingerprint
 
 if TYPE_CHECKING:
     import onnx
@@ -44,14 +46,19 @@ class OnnxModel(FaceModel):
         return np.concatenate([_run(self.session, batch[i : i + 1]) for i in range(len(batch))])
 
 
-def load_onnx_model(path: Path, preprocessing: Preprocessing, *, device: str) -> OnnxModel:
+def load_onnx_model(
+    path: Path, preprocessing: Preprocessing, *, device: str, own: OnnxRecord | None = None
+) -> OnnxModel:
     """Load an ONNX model, with its batch size freed where the export fixed it to 1.
+
+    Args:
+        own: what the file says of itself, None where faceidx did not write it.
 
     Raises:
         InputError: the file is missing or no ONNX model, it refers to data outside its folder, or
             its input and output are not one batch of pictures and one row of numbers a picture.
     """
-    graph = _read_graph(path)
+    graph = read_graph(path)
     shape, channels_last = _input_shape(graph, path)
     height, width = preprocessing.image_size
     wanted = [height, width, 3] if channels_last else [3, height, width]
@@ -70,10 +77,12 @@ def load_onnx_model(path: Path, preprocessing: Preprocessing, *, device: str) ->
     single = _run(session, np.zeros((1, *wanted), np.float32), path)
     return OnnxModel(
         name=path.name,
-        arch="onnx",
+        arch=own.record.arch if own else "onnx",
         embedding_dim=single.shape[1],
         preprocessing=preprocessing,
-        weights=_digest(path),
+        weights=(own and own.weights) or digest(path),
+        template=own.record.template if own else None,
+        training=own.record.training if own else {},
         engine="onnx",
         device=device,
         precision="fp32",
@@ -83,35 +92,56 @@ def load_onnx_model(path: Path, preprocessing: Preprocessing, *, device: str) ->
     )
 
 
-def describe_onnx(path: Path) -> dict[str, Any]:
+def own_record(path: Path) -> OnnxRecord | None:
+    """What an ONNX file says of itself, None where faceidx did not write it.
+
+    Raises:
+        InputError: as `load_onnx_model`, or the record is damaged.
+    """
+    return attached_record(read_graph(path), path)
+
+
+def describe_onnx(path: Path, preprocessing: Preprocessing | None) -> dict[str, Any]:
     """What an ONNX file says of itself, in the terms of `about.describe`.
+
+    Args:
+        preprocessing: as given beside the file; None where nothing is.
 
     Raises:
         InputError: as `load_onnx_model`.
     """
-    graph = _read_graph(path)
+    graph = read_graph(path)
     size = onnx_image_size(path)
     dims = graph.graph.output[0].type.tensor_type.shape.dim
+    own = attached_record(graph, path)
+    record = own.record if own else None
+    preprocessing = record.preprocessing if record else preprocessing
+    unknown = {"image_size": list(size) if size else None, "color": None, "mean": None, "std": None}
+    prints: list[str | None] = [None, None]
+    if preprocessing:
+        weights = (own and own.weights) or digest(path)
+        template = record.template if record else None
+        prints = [fingerprint(weights, preprocessing, template, flip=f) for f in (False, True)]
+    names = record.class_names if record else None
+    producer = f"{graph.producer_name} {graph.producer_version}".strip()
     return {
         "kind": "onnx",
-        "arch": "onnx",
+        "recognised": None,
+        "arch": record.arch if record else "onnx",
         "embedding_dim": dims[-1].dim_value or None if dims else None,
-        "image_size": list(size) if size else None,
-        "color": None,
-        "mean": None,
-        "std": None,
-        "template": None,
+        **(preprocessing.to_dict() if preprocessing else unknown),
+        "template": record.template if record else None,
         "parameters": sum(math.prod(t.dims) for t in graph.graph.initializer),
-        "fingerprint": None,
-        "fingerprint_flip": None,
-        "classes": 0,
-        "class_names": None,
+        "fingerprint": prints[0],
+        "fingerprint_flip": prints[1],
+        "classes": len(names or []),
+        "class_names": names,
         "head": None,
-        "training": {"producer": f"{graph.producer_name} {graph.producer_version}".strip()},
+        "training": {**(record.training if record else {}), "producer": producer},
     }
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
     """SHA-256 of the model, of all its files where there are several."""
     import onnx
 
@@ -128,12 +158,12 @@ def onnx_image_size(path: Path) -> tuple[int, int] | None:
     Raises:
         InputError: as `load_onnx_model`.
     """
-    shape, channels_last = _input_shape(_read_graph(path), path)
+    shape, channels_last = _input_shape(read_graph(path), path)
     height, width = shape[1:3] if channels_last else shape[2:4]
     return None if height is None or width is None else (height, width)
 
 
-def _read_graph(path: Path) -> onnx.ModelProto:
+def read_graph(path: Path) -> onnx.ModelProto:
     import onnx
     from google.protobuf.message import DecodeError
 

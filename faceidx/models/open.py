@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from faceidx.errors import InputError
 from faceidx.images.preprocess import PRESETS, Preprocessing, Preset
 from faceidx.models.device import resolve_device
 from faceidx.models.face_model import FaceModel
-from faceidx.models.file import read_record
+from faceidx.models.file import ModelFile, has_record, load_tensors, read_model, read_record
+from faceidx.models.foreign.recognised import Recognised, to_model_file
+
+if TYPE_CHECKING:
+    from faceidx.models.onnx_model import OnnxModel
 
 logger = logging.getLogger(__name__)
 
 ONNX_SUFFIX = ".onnx"
 # First bytes of what torch.save and pickle write: a zip archive, or a pickle of protocol 2 to 5.
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+Kind = Literal["faceidx", "weights", "onnx"]
 
 
 @dataclass(kw_only=True)
@@ -33,19 +41,24 @@ class ModelOptions:
     std: tuple[float, float, float] | None = None
     color: str | None = None
     preset: str | None = None
+    fc: str | None = None
+    """Of a torchvision ResNet: whether its last layer gives an `embedding` or is a `classifier`."""
+
+
+FACTS = ("image_size", "mean", "std", "color", "preset")
+"""Options of what a foreign file does not say."""
 
 
 def open_model(options: ModelOptions) -> FaceModel:
     """Open a model for inference.
 
     Raises:
-        InputError: the file is missing, of no known kind, a pickle, damaged; a foreign file whose
-            preprocessing is not given; or facts given that contradict the file's own record.
+        InputError: the file is missing, of no known kind, names code, is damaged; a foreign file
+            whose preprocessing is not given; or facts given that contradict the file's own record.
     """
-    refuse_pickle(options.path)
-    if options.path.suffix.lower() == ONNX_SUFFIX:
-        return _open_onnx(options)
-    return _open_ours(options, resolve_device(options.device))
+    if kind_of(options.path) == "onnx":
+        return open_onnx(options)
+    return _open_torch(options, resolve_device(options.device))
 
 
 def model_shape(options: ModelOptions) -> tuple[Preprocessing, str | None]:
@@ -54,43 +67,81 @@ def model_shape(options: ModelOptions) -> tuple[Preprocessing, str | None]:
     Raises:
         InputError: as `open_model`, as far as that shows in the file's head.
     """
-    refuse_pickle(options.path)
-    if options.path.suffix.lower() == ONNX_SUFFIX:
-        from faceidx.models.onnx_model import onnx_image_size
+    kind = kind_of(options.path)
+    if kind == "weights":
+        return given_preprocessing(options, None), None
+    if kind == "onnx":
+        from faceidx.models.onnx_model import onnx_image_size, own_record
 
-        return _given_preprocessing(options, onnx_image_size(options.path)), None
+        if own := own_record(options.path):
+            return own.record.preprocessing, own.record.template
+        return given_preprocessing(options, onnx_image_size(options.path)), None
     record = read_record(options.path)
     return record.preprocessing, record.template
 
 
-def refuse_pickle(path: Path) -> None:
-    """Raise `InputError` where a model file is missing or a pickle, whatever its name says."""
+def kind_of(path: Path) -> Kind:
+    """Tell by a file's content what it is: ours, weights of another project, or ONNX.
+
+    Raises:
+        InputError: the file is missing, or none of these.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such model file")
     with path.open("rb") as file:
         start = file.read(4)
     if start.startswith(_PICKLE_STARTS):
-        raise InputError(
-            f"{path} is a pickle, which could run code when read, so it is refused; "
-            "give a .safetensors written by faceidx, or an .onnx file"
-        )
+        return "weights"
+    if path.suffix.lower() == ONNX_SUFFIX:
+        return "onnx"
+    return "faceidx" if has_record(path) else "weights"
 
 
-def _open_ours(options: ModelOptions, device: str) -> FaceModel:
+def read_content(options: ModelOptions) -> ModelFile:
+    """Read a model that torch runs, ours or another project's, to the CPU.
+
+    Raises:
+        InputError: as `open_model`.
+    """
+    if kind_of(options.path) == "faceidx":
+        _refuse_given(options)
+        return read_model(options.path)
+    found = recognise_file(options.path, fc=options.fc)
+    _say_once(f"{options.path}: {found}")
+    return to_model_file(found, given_preprocessing(options, None), str(options.path))
+
+
+def recognise_file(path: Path, *, fc: str | None = None) -> Recognised:
+    """Tell what network of another project a file of weights holds.
+
+    Raises:
+        InputError: as `open_model`.
+    """
+    from faceidx.models.archive import read_tensors
+    from faceidx.models.foreign import recognise
+
+    with path.open("rb") as file:
+        pickled = file.read(4).startswith(_PICKLE_STARTS)
+    return recognise(read_tensors(path) if pickled else load_tensors(path), str(path), fc=fc)
+
+
+def _open_torch(options: ModelOptions, device: str) -> FaceModel:
     from faceidx.models.torch_model import load_torch_model
 
-    given = [n for n in ("image_size", "mean", "std", "color", "preset") if getattr(options, n)]
-    if given:
-        flag = f"--{given[0].replace('_', '-')}"
-        raise InputError(f"{options.path} has its own record of preprocessing; drop {flag}")
     if options.engine == "onnx":
         raise InputError(f"{options.path} is no .onnx file; drop --engine onnx")
     precision = "fp32" if options.precision == "auto" else options.precision
-    return load_torch_model(options.path, device=device, precision=precision)
+    content = read_content(options)
+    return load_torch_model(content, options.path, device=device, precision=precision)
 
 
-def _open_onnx(options: ModelOptions) -> FaceModel:
-    from faceidx.models.onnx_model import load_onnx_model, onnx_image_size, runs_on_gpu
+def open_onnx(options: ModelOptions) -> OnnxModel:
+    """Open an ONNX graph for inference.
+
+    Raises:
+        InputError: as `open_model`.
+    """
+    from faceidx.models.onnx_model import load_onnx_model, onnx_image_size, own_record, runs_on_gpu
 
     if options.engine == "torch":
         raise InputError(f"{options.path} is run by onnxruntime; drop --engine torch")
@@ -105,12 +156,31 @@ def _open_onnx(options: ModelOptions) -> FaceModel:
             f"--device {options.device}: the installed onnxruntime has no GPU in it; give cpu or "
             "auto, or install onnxruntime-gpu in its place"
         )
-    preprocessing = _given_preprocessing(options, onnx_image_size(options.path))
-    return load_onnx_model(options.path, preprocessing, device=device)
+    own = own_record(options.path)
+    if own:
+        _refuse_given(options)
+        preprocessing = own.record.preprocessing
+    else:
+        preprocessing = given_preprocessing(options, onnx_image_size(options.path))
+    return load_onnx_model(options.path, preprocessing, device=device, own=own)
 
 
-def _given_preprocessing(options: ModelOptions, own_size: tuple[int, int] | None) -> Preprocessing:
-    """Put together what a foreign file says and what was given on the command line."""
+def _refuse_given(options: ModelOptions) -> None:
+    """Raise `InputError` where something is given that the file itself says."""
+    if given := [name for name in FACTS if getattr(options, name)]:
+        flag = f"--{given[0].replace('_', '-')}"
+        raise InputError(f"{options.path} has its own record of preprocessing; drop {flag}")
+
+
+def given_preprocessing(options: ModelOptions, own_size: tuple[int, int] | None) -> Preprocessing:
+    """Put together what a foreign file says and what was given on the command line.
+
+    Args:
+        own_size: height and width that the file asks for, None where it leaves them open.
+
+    Raises:
+        InputError: something is neither said nor given, or makes no sense.
+    """
     preset = _preset(options.preset) if options.preset else None
     mean = options.mean or (preset and preset.mean)
     std = options.std or (preset and preset.std)
@@ -128,10 +198,16 @@ def _given_preprocessing(options: ModelOptions, own_size: tuple[int, int] | None
     if not size:
         raise InputError(f"{options.path} does not say its picture size; give --image-size")
     if not color:
-        logger.warning("--color is not given: %s is fed RGB pictures", options.path.name)
+        _say_once(f"--color is not given: {options.path} is fed RGB pictures")
     return Preprocessing(
         image_size=size, mean=mean, std=std, color="bgr" if color == "bgr" else "rgb"
     )
+
+
+@cache
+def _say_once(line: str) -> None:
+    """Warn, but not again where a command opens its model more than once."""
+    logger.warning("%s", line)
 
 
 def _preset(name: str) -> Preset:

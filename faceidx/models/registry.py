@@ -37,10 +37,43 @@ def _mobilefacenet(embedding_dim: int, image_size: tuple[int, int]) -> nn.Module
     return MobileFaceNet(embedding_dim, image_size)
 
 
+def _torchvision(depth: int, *, with_fc: bool) -> Builder:
+    def build(embedding_dim: int, image_size: tuple[int, int]) -> nn.Module:
+        from faceidx.models.torchvision_resnet import TorchvisionResNet
+
+        return TorchvisionResNet(depth, embedding_dim, with_fc=with_fc)
+
+    return build
+
+
+def _inception_resnet(embedding_dim: int, image_size: tuple[int, int]) -> nn.Module:
+    from faceidx.models.inception_resnet import SMALLEST_SIDE, InceptionResnetV1
+
+    if min(image_size) < SMALLEST_SIDE:
+        raise InputError(
+            f"pictures of {image_size} pixels are too small for inception_resnet_v1; "
+            f"give {SMALLEST_SIDE} or more"
+        )
+    return InceptionResnetV1(embedding_dim)
+
+
+def _mobilefacenet_relu6(embedding_dim: int, image_size: tuple[int, int]) -> nn.Module:
+    from faceidx.models.mobilefacenet_relu6 import MobileFaceNetReLU6
+
+    return MobileFaceNetReLU6(embedding_dim, image_size)
+
+
 BACKBONES: dict[str, Builder] = {
     **{f"resnet{depth}": _resnet(depth) for depth in (10, 18, 34, 50, 101, 152)},
     **{f"iresnet{depth}": _iresnet(depth) for depth in (18, 34, 50, 100, 200)},
     "mobilefacenet": _mobilefacenet,
+}
+# What other projects' weights are run as: there to be opened and trained on, not chosen by name.
+FOREIGN_BACKBONES: dict[str, Builder] = {
+    "inception_resnet_v1": _inception_resnet,
+    "mobilefacenet_relu6": _mobilefacenet_relu6,
+    **{f"torchvision_resnet{n}": _torchvision(n, with_fc=False) for n in (18, 34, 50, 101, 152)},
+    **{f"torchvision_resnet{n}_fc": _torchvision(n, with_fc=True) for n in (18, 34, 50, 101, 152)},
 }
 
 
@@ -48,7 +81,7 @@ def create_backbone(arch: str, *, embedding_dim: int, image_size: tuple[int, int
     """Build a freshly initialised backbone.
 
     Args:
-        arch: one of `BACKBONES`.
+        arch: one of `BACKBONES` or `FOREIGN_BACKBONES`.
         image_size: (height, width) of the pictures; the embedding layer depends on it.
 
     Returns:
@@ -57,10 +90,11 @@ def create_backbone(arch: str, *, embedding_dim: int, image_size: tuple[int, int
     Raises:
         InputError: no such architecture, or a size it cannot work on.
     """
-    if arch not in BACKBONES:
+    builder = BACKBONES.get(arch) or FOREIGN_BACKBONES.get(arch)
+    if builder is None:
         raise InputError(f"no architecture named {arch!r}; there are {', '.join(BACKBONES)}")
     if min(image_size) < 16:
         raise InputError(f"pictures of {image_size} pixels are too small; give 16 or more")
     if embedding_dim < 1:
         raise InputError(f"an embedding of {embedding_dim} numbers is none; give 1 or more")
-    return BACKBONES[arch](embedding_dim, image_size)
+    return builder(embedding_dim, image_size)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-_BLOCKS: dict[int, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
+BLOCKS: dict[int, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
     10: (BasicBlock, [1, 1, 1, 1]),
     18: (BasicBlock, [2, 2, 2, 2]),
     34: (BasicBlock, [3, 4, 6, 3]),
@@ -24,12 +24,18 @@ _BLOCKS: dict[int, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
 _TINY, _SMALL = 40, 128
 
 
+def depth_of(layers: list[int], *, bottleneck: bool) -> int | None:
+    """The depth that has these numbers of blocks, None where there is none."""
+    wanted = (Bottleneck if bottleneck else BasicBlock, layers)
+    return next((depth for depth, blocks in BLOCKS.items() if blocks == wanted), None)
+
+
 class FaceResNet(nn.Module):
     """(N, 3, H, W) normalised pictures to (N, D) embeddings, not yet of unit length."""
 
     def __init__(self, depth: int, embedding_dim: int, image_size: tuple[int, int]) -> None:
         super().__init__()
-        block, layers = _BLOCKS[depth]
+        block, layers = BLOCKS[depth]
         net = _SmallFaceResNet(block, layers, max(image_size))
         self.stem = net.stem
         self.layer1, self.layer2 = net.layer1, net.layer2

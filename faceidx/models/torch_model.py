@@ -1,4 +1,4 @@
-"""Our own models, run by torch."""
+"""Our own models and others' weights, run by torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from faceidx.errors import InputError
 from faceidx.images.preprocess import Preprocessing
 from faceidx.models.face_model import FaceModel
-from faceidx.models.file import ModelFile, backbone_digest, read_model
+from faceidx.models.file import ModelFile, backbone_digest
 from faceidx.models.record import Head
 from faceidx.models.registry import create_backbone
 
@@ -49,13 +49,12 @@ class TorchModel(FaceModel):
         return probabilities
 
 
-def load_torch_model(path: Path, *, device: str, precision: str) -> TorchModel:
-    """Load one of our model files for inference.
+def load_torch_model(content: ModelFile, path: Path, *, device: str, precision: str) -> TorchModel:
+    """Load what was read from a model file for inference; `path` names the file.
 
     Raises:
-        InputError: no readable model file, or its weights do not fit its architecture.
+        InputError: its weights do not fit its architecture.
     """
-    content = read_model(path)
     record = content.record
     _check_head(content, str(path))
     backbone = build_backbone(content, str(path)).to(device).to(memory_format=torch.channels_last)

@@ -114,7 +114,7 @@ def test_files_that_are_no_models_of_ours_are_refused(
         ("half", whole[: len(whole) // 2], "no readable"),
         ("cut", whole[:-1], "no readable"),
         ("header", b"\xff" * 8 + whole[8:], "no readable"),
-        ("foreign", foreign.read_bytes(), "no faceidx record"),
+        ("foreign", foreign.read_bytes(), "no network that faceidx knows"),
     ):
         path = tmp_path / f"{name}.safetensors"
         path.write_bytes(data)

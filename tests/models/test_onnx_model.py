@@ -223,18 +223,18 @@ def test_data_cut_short_are_an_error(tmp_path: Path) -> None:
 
 
 def test_a_description_holds_what_the_graph_says_and_no_more(tmp_path: Path) -> None:
-    facts = describe(reshape_graph(tmp_path / "m.onnx", batch=1))
+    facts = describe(ModelOptions(path=reshape_graph(tmp_path / "m.onnx", batch=1)))
     assert (facts["kind"], facts["embedding_dim"], facts["image_size"]) == ("onnx", 5, [4, 4])
     assert facts["parameters"] == 48 * 5 + 2
     assert facts["mean"] is facts["fingerprint"] is None
 
 
 def test_our_file_is_described_without_running_it(fake_model_file: Path, tmp_path: Path) -> None:
-    facts = describe(fake_model_file)
+    facts = describe(ModelOptions(path=fake_model_file))
     model = open_model(ModelOptions(path=fake_model_file, device="cpu"))
     assert facts["fingerprint"] == model.fingerprint()
     assert facts["fingerprint_flip"] == model.fingerprint(flip=True)
     assert (facts["classes"], facts["head"]) == (3, {"loss": "softmax", "scale": 1.0})
     copy = tmp_path / "copy.safetensors"
     shutil.copy(fake_model_file, copy)
-    assert describe(copy) == {**facts, "model": str(copy)}
+    assert describe(ModelOptions(path=copy)) == {**facts, "model": str(copy)}

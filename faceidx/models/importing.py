@@ -1,0 +1,95 @@
+"""Other people's models, brought into a file that says everything of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from faceidx.errors import InputError
+from faceidx.files import refuse_existing, require_parent, sha256_file, whole_file
+from faceidx.models.about import describe
+from faceidx.models.file import ModelFile, write_model
+from faceidx.models.open import ModelOptions, kind_of, open_onnx, read_content
+from faceidx.models.record import ModelRecord
+
+
+@dataclass(kw_only=True)
+class ImportOptions:
+    """What to import, what its file does not say, and whereto."""
+
+    model: ModelOptions
+    out: Path
+    """`.safetensors`; of an ONNX graph that is no known network, `.onnx`."""
+    overwrite: bool = False
+
+
+def import_model(options: ImportOptions) -> dict[str, Any]:
+    """Write another project's model with a record of what was recognised and what was given.
+
+    Returns:
+        `out, source, recognised`, and what `about.describe` says of the new file.
+
+    Raises:
+        InputError: the file is refused or not recognised, something that it does not say is not
+            given, or the output exists.
+    """
+    require_parent(options.out)
+    refuse_existing(options.out, overwrite=options.overwrite)
+    path = options.model.path
+    kind = kind_of(path)
+    suffix = options.out.suffix.lower()
+    if kind == "faceidx":
+        raise InputError(f"{path} is a model of faceidx already; there is nothing to import")
+    if suffix != (".onnx" if kind == "onnx" else ".safetensors"):
+        raise InputError(
+            f"{path} becomes {'an .onnx' if kind == 'onnx' else 'a .safetensors'} file; give --out "
+            "a name that ends so"
+        )
+    source = {"file": path.name, "sha256": sha256_file(path)}
+    recognised = None
+    if kind == "onnx":
+        _copy_onnx(options, source)
+    else:
+        content = read_content(options.model)
+        recognised = content.record.training["recognised"]
+        content.record.training["source"] = source
+        _run_once(content, str(path))
+        write_model(options.out, content)
+    facts = describe(ModelOptions(path=options.out))
+    return {"out": str(options.out), "source": source, **facts, "recognised": recognised}
+
+
+def _run_once(content: ModelFile, source: str) -> None:
+    """Raise `InputError` where a picture of grey does not come out as finite numbers."""
+    import torch
+
+    from faceidx.models.torch_model import build_backbone
+
+    backbone = build_backbone(content, source).eval()
+    with torch.inference_mode():
+        embedding = backbone(torch.zeros(1, 3, *content.record.preprocessing.image_size))
+    if embedding.shape != (1, content.record.embedding_dim) or not embedding.isfinite().all():
+        raise InputError(f"{source}: its embeddings are not finite; the file is damaged")
+
+
+def _copy_onnx(options: ImportOptions, source: dict[str, str]) -> None:
+    """Write an ONNX graph anew, in one file, with a record in its metadata."""
+    from faceidx.models.onnx_model import read_graph
+    from faceidx.models.onnx_record import attach_record
+
+    model = open_onnx(options.model)  # it runs, and what it lacks is given
+    graph = read_graph(options.model.path)
+    record = ModelRecord(
+        arch="onnx",
+        embedding_dim=model.embedding_dim,
+        preprocessing=model.preprocessing,
+        training={"source": source},
+    )
+    attach_record(graph, record, model.weights)
+    try:
+        data = graph.SerializeToString()
+    except ValueError as error:
+        raise InputError(f"{options.model.path} is too large for one ONNX file ({error})") from None
+    with whole_file(options.out) as temporary:
+        temporary.write_bytes(data)
