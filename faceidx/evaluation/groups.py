@@ -14,9 +14,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from faceidx.errors import InputError
+from faceidx.evaluation.lists.finding import find_names
 from faceidx.evaluation.lists.lines import ListError, keys_of, shown
-from faceidx.evaluation.lists.pairs import PairList, ScoreList, find_names
-from faceidx.evaluation.lists.table import delimiter_of, named_twice, table_rows
+from faceidx.evaluation.lists.pairs import PairList, ScoreList
+from faceidx.evaluation.lists.table import delimiter_of, table_rows
+from faceidx.evaluation.lists.words import named_twice
 from faceidx.evaluation.scoring import people_of
 from faceidx.images.keys import escape_bytes, escape_key
 

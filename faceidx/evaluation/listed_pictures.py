@@ -8,7 +8,8 @@ import numpy as np
 
 from faceidx.embedding.pipeline import PipelineOptions, embed_pictures, origin_of
 from faceidx.errors import InputError
-from faceidx.evaluation.lists.pairs import PairList, ScoreList, resolve
+from faceidx.evaluation.lists.finding import resolve
+from faceidx.evaluation.lists.pairs import PairList, ScoreList
 from faceidx.evaluation.scoring import KnownEmbeddings
 from faceidx.images.sources import Picture, open_source, packed_pictures
 from faceidx.models.open import ModelOptions, open_model

@@ -12,7 +12,8 @@ import numpy as np
 from faceidx.embedding.store import EmbeddingFile, Origin
 from faceidx.errors import InputError
 from faceidx.evaluation.bootstrap import Units, units_of
-from faceidx.evaluation.lists.pairs import PairList, resolve
+from faceidx.evaluation.lists.finding import Way, find_way, resolve
+from faceidx.evaluation.lists.pairs import PairList
 from faceidx.evaluation.templates import template_vectors
 from faceidx.progress import Progress, ProgressCallback, silent
 
@@ -83,6 +84,8 @@ class ScoredPairs:
     pictures: list[str]
     """(K,) the embedded picture that stands for each key of the list (the first of a template);
     the key itself where there is none."""
+    way: Way
+    """By which the list's names were found."""
 
 
 def known_embeddings(file: EmbeddingFile) -> KnownEmbeddings:
@@ -109,8 +112,9 @@ def score_pairs(
     Raises:
         InputError: no pair at all can be scored, or the embeddings hold NaN or infinities.
     """
-    rows = resolve(pairs, known.keys)
-    reasons = _reasons(pairs, rows, known)
+    way = find_way(pairs, [*known.keys, *known.reasons])
+    rows = resolve(pairs, known.keys, way)
+    reasons = _reasons(pairs, rows, known, way)
     if pairs.templates is None:
         has_vector, place, vectors = rows >= 0, *_needed(rows, known)
     else:
@@ -137,6 +141,7 @@ def score_pairs(
         units=_units(pairs, rows, known),
         people=_people(pairs, rows, known),
         pictures=_pictures(pairs, rows, known),
+        way=way,
     )
 
 
@@ -257,14 +262,14 @@ def _nothing_found(pairs: PairList, known: KnownEmbeddings) -> InputError:
     )
 
 
-def _reasons(pairs: PairList, rows: np.ndarray, known: KnownEmbeddings) -> dict[str, str]:
+def _reasons(pairs: PairList, rows: np.ndarray, known: KnownEmbeddings, way: Way) -> dict[str, str]:
     """Key to reason of each listed picture that has no embedding."""
     names = pairs.templates.pictures if pairs.templates else pairs.keys
     missing = np.flatnonzero(rows < 0)
     if not len(missing):
         return {}
     listed = list(known.reasons)
-    because = resolve(pairs, listed)
+    because = resolve(pairs, listed, way)
     return {
         names[i]: known.reasons[listed[because[i]]] if because[i] >= 0 else NOT_EMBEDDED
         for i in missing

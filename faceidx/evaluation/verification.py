@@ -90,7 +90,7 @@ def judge(
     if isinstance(listed, ScoreList):
         if known is not None:
             raise InputError(f"{listed.path} is a file of scores; it needs no embeddings")
-        missing, missing_pictures, pictures = [], {}, None
+        missing, missing_pictures, pictures, way = [], {}, None, ""
         scores, found, units = listed.scores, np.ones(len(listed.scores), bool), named_units(listed)
     else:
         if known is None:
@@ -100,7 +100,7 @@ def judge(
             )
         scored = score_pairs(listed, known, progress)
         missing, missing_pictures = scored.missing, scored.missing_pictures
-        pictures, people = scored.pictures, scored.people
+        pictures, people, way = scored.pictures, scored.people, scored.way.told()
         scores, found, units = scored.scores, scored.found, scored.units
 
     other: MissingPolicy = "reject" if options.missing == "exclude" else "exclude"
@@ -120,7 +120,8 @@ def judge(
         other_policy=beside,
         origin=known.origin if known else None,
         groups=by_group,
-        warnings=_warnings(figures, roc, missing, missing_pictures, units)
+        warnings=([f"the names of the list were found {way}"] if way else [])
+        + _warnings(figures, roc, missing, missing_pictures, units)
         + (group_warnings(by_group) if by_group else []),
     )
 
@@ -290,6 +291,11 @@ def _warnings(
     units: Units | None,
 ) -> list[str]:
     warnings = []
+    if figures.intervals.auc.naive.high < 0.5:
+        warnings.append(
+            f"genuine pairs score lower than impostor pairs (AUC {figures.auc:.3f}); are the "
+            "labels the wrong way round, or are the scores distances? Negate them then"
+        )
     weak = weak_figures(figures, roc.genuine)
     if weak:
         warnings.append(

@@ -11,7 +11,8 @@ import numpy as np
 
 from faceidx.errors import InputError
 from faceidx.evaluation.lists import read_list
-from faceidx.evaluation.lists.pairs import PairList, resolve
+from faceidx.evaluation.lists.finding import resolve
+from faceidx.evaluation.lists.pairs import PairList
 from faceidx.images.sources import Picture, Source, open_source
 from faceidx.progress import ProgressCallback
 from faceidx.training.options import TrainOptions

@@ -14,14 +14,51 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-TRUE = ("1", "true", "yes", "same", "genuine")
-FALSE = ("0", "false", "no", "different", "impostor")
-LABELS = ("label", "genuine", "same", "issame", "is_same", "decision", "match")
+TRUE = (
+    *("1", "true", "t", "yes", "y", "same", "same person", "genuine", "match", "matched", "mated"),
+    *("positive", "pos", "target", "1.0", "+1"),
+)
+FALSE = (
+    *("0", "false", "f", "no", "n", "different", "diff", "different person", "not same", "neg"),
+    *("different-people", "impostor", "imposter", "non-match", "no match", "not_match", "mismatch"),
+    *("unmatched", "non-mated", "unmated", "negative", "nontarget", "0.0"),
+)
+LABELS = (
+    *("label", "genuine", "same", "issame", "is_same", "decision", "match", "labels", "pair_label"),
+    *("is_genuine", "is match", "matched", "mated", "same_person", "same_subject", "isSameID"),
+    *("same_identity", "same-face"),
+)
+PERHAPS_LABELS = (
+    *("target", "y", "y_true", "gt", "ground_truth", "truth", "actual", "positive", "same_diff"),
+    *("class", "kind", "type", "pair_type"),
+)
 NAMES = (
     *("left,right", "path1,path2", "path_1,path_2", "a,b", "img1,img2", "img_1,img_2"),
     *("image1,image2", "image_1,image_2", "file1,file2", "file_1,file_2", "file_x,file_y"),
-    *("path_a,path_b", "left_path,right_path"),
+    *("path_a,path_b", "left_path,right_path", "p1,p2", "imageA,imageB", "img1_path,img2_path"),
+    *("filename1,filename2", "first,second", "image-left,image-right", "photo_1,photo_2"),
+    *("Image 1,Image 2", "face_id_1,face_id_2", "reference,probe", "enroll,test", "x1,x2"),
 )
+_SIDES = (
+    *("1,2", "0,1", "a,b", "x,y", "l,r", "i,j", "left,right", "first,second", "one,two"),
+    *("reference,probe", "ref,probe", "gallery,probe", "enrolled,probe", "gallery,query"),
+    *("reference,query", "reference,test", "enroll,test", "enrol,test", "enrollment,test"),
+    "enroll,verify",
+)
+_PICTURE_WORDS = {
+    *("image", "images", "img", "imgs", "im", "picture", "pictures", "pic", "pics", "photo"),
+    *("photos", "face", "faces", "frame", "frames", "file", "files", "filename", "filenames"),
+    *("fname", "fn", "path", "paths", "url", "crop", "crops"),
+}
+_OTHER_WORDS = {
+    *("name", "names", "person", "subject", "user", "full", "relative", "rel", "absolute", "abs"),
+    *("local", "aligned", "cropped", "input"),
+}
+_LONE_WORDS = {
+    *("p", "f", "x", "s", "id", "ids", "key", "keys", "sample", "samples", "item", "items"),
+    *("utt", "utterance", "wav", "audio", "clip", "video", "template"),
+}
+_ENDING = r"\.(jpg|jpeg|jpe|png|webp|bmp|tif|tiff|pgm|ppm|pnm|gif|heic|heif)(?=[ \t]|$)"
 
 
 class UnclearError(Exception):
@@ -120,17 +157,107 @@ def with_keys(rows: list[Row]) -> list[Row]:
     return [row._replace(left=key(row.left), right=key(row.right)) for row in rows]
 
 
+def said(text: str) -> bool | None:
+    """What a label says."""
+    text = text.strip().lower()
+    if re.fullmatch(r"[+-]?[01](\.0*)?", text):
+        return "1" in text and "-" not in text
+    for words, genuine in ((TRUE, True), (FALSE, False)):
+        if re.sub("[ _-]", "", text) in (re.sub("[ _-]", "", word) for word in words):
+            return genuine
+    return None
+
+
+def _letters(text: str) -> str:
+    return "".join(letter for letter in text.lower() if letter.isalnum())
+
+
+def _can_be_cut(text: str, words: set[str], wanted: set[str]) -> bool:
+    """Whether a text is made of words, one of the wanted ones at least."""
+    ways: list[list[bool]] = [[False]] + [[] for _ in text]
+    for start in range(len(text)):
+        for end in range(start + 1, len(text) + 1):
+            word = text[start:end]
+            if word in words:
+                ways[end] += [way or word in wanted for way in ways[start]]
+        for end in range(start, len(text) + 1):
+            ways[end] = sorted(set(ways[end]))
+    return True in ways[-1]
+
+
+def _named(header: list[str]) -> list[tuple[int, int]]:
+    """Couples of columns that are named like pictures; those that are surely so, if any."""
+    sure, perhaps = [], []
+    cells = [_letters(cell) for cell in header]
+    every = _PICTURE_WORDS | _OTHER_WORDS | _LONE_WORDS
+    for i, one in enumerate(cells):
+        for j, other in enumerate(cells):
+            for sides in _SIDES:
+                a, b = sides.split(",")
+                rests = [
+                    {
+                        word[:k] + word[k + len(m) :]
+                        for k in range(len(word))
+                        if word[k:].startswith(m)
+                    }
+                    for word, m in ((one, a), (other, b))
+                ]
+                for rest in rests[0] & rests[1]:
+                    if len(one) > 40 or len(other) > 40 or i == j:
+                        continue
+                    if rest == "":
+                        (sure if len(a) > 1 or a == "a" else perhaps).append((i, j))
+                    elif _can_be_cut(rest, _PICTURE_WORDS | _OTHER_WORDS, _PICTURE_WORDS):
+                        sure.append((i, j))
+                    elif _can_be_cut(rest, every, every):
+                        perhaps.append((i, j))
+    return sure or perhaps
+
+
+def _labelled_column(header: list[str], names: list[tuple[int, int]]) -> int | None:
+    taken = {place for couple in names for place in couple}
+    for words in (LABELS, PERHAPS_LABELS):
+        known = {_letters(word).removeprefix("is") for word in words}
+        for place, cell in enumerate(header):
+            if place not in taken and _letters(cell).removeprefix("is") in known:
+                return place
+    return None
+
+
+def _split_at_endings(text: str) -> list[str]:
+    """Cut a text behind every ending of a picture that a blank or the end follows."""
+    parts, start = [], 0
+    for found in re.finditer(_ENDING, text, re.I):
+        parts.append(text[start : found.end()].strip(" \t"))
+        start = found.end()
+    return [*parts, text[start:].strip(" \t")]
+
+
 def _lfw(_: str, data: bytes) -> list[Row]:
     rows, header = [], None
-    for number, line in _content(data):
+    for place, (number, line) in enumerate(_content(data)):
+        if "," in line:
+            if place == 0 and line.lower().startswith("name,imagenum"):
+                continue
+            cells = [cell.strip(" \t") for cell in line.rstrip(", \t").split(",")]
+            if len(cells) < 3 or "" in cells:
+                raise UnclearError
+            line = "\t".join(cells)
         three, four, short = _fields(line, 3), _fields(line, 4), _fields(line, 2)
         if len(three) == 3 and all(re.fullmatch("[0-9]{1,18}", field) for field in three[1:]):
             left, right = (f"{three[0]}/{three[0]}_{int(n):04d}" for n in three[1:])
             rows.append(Row(number, left, right, True))
-        elif len(four) == 4:
+        elif len(four) == 4 and all(re.fullmatch("[0-9]{1,18}", field) for field in four[1::2]):
             left = f"{four[0]}/{four[0]}_{_number(four[1]):04d}"
             right = f"{four[2]}/{four[2]}_{_number(four[3]):04d}"
             rows.append(Row(number, left, right, False))
+        elif len(words := re.split("[ \t]+", line)) > 3:
+            *_, last = words
+            (k,) = (k for k in range(1, len(words) - 1) if re.fullmatch("[0-9]{1,18}", words[k]))
+            one, two = " ".join(words[:k]), " ".join(words[k + 1 : -1])
+            left = f"{one}/{one}_{_number(words[k]):04d}"
+            right = f"{two or one}/{two or one}_{_number(last):04d}"
+            rows.append(Row(number, left, right, two == ""))
         elif len(short) < 3 and header is None and not rows:
             header = [_number(field) for field in short]
         else:
@@ -147,12 +274,25 @@ def _lfw(_: str, data: bytes) -> list[Row]:
 
 def _labelled(name: str, data: bytes) -> list[Row]:
     rows = []
-    for number, line in _content(data):
+    at = 0 if name == "01pairs" else -1
+    for place, (number, line) in enumerate(_content(data)):
         fields = _fields(line, 3)
-        label = fields.pop(0 if name == "01pairs" else -1)
-        if len(fields) != 2 or label not in ("0", "1"):
+        if len(fields) != 3:
+            words = re.split("[ \t]", line)
+            label = words.pop(at)
+            *both, rest = _split_at_endings(" ".join(words))
+            if len(both) != 2 or rest:
+                raise UnclearError
+        else:
+            label = fields.pop(at)
+            both = fields
+        genuine = said(label)
+        if genuine is None:
+            cells = line.split()
+            if place == 0 and "\t" not in line and len(cells) == 3 and _named(cells):
+                continue
             raise UnclearError
-        rows.append(Row(number, fields[0], fields[1], label == "1"))
+        rows.append(Row(number, both[0], both[1], genuine))
     return rows
 
 
@@ -162,7 +302,7 @@ def _two_lines(_: str, data: bytes) -> list[Row]:
     if len(content) % 2:
         raise UnclearError
     for (number, first), (_, second) in zip(content[::2], content[1::2], strict=True):
-        (left, token), (right, again) = _fields(first, 2), _fields(second, 2)
+        (left, token), (right, again) = _picture_and_token(first), _picture_and_token(second)
         if token.lstrip("0") != again.lstrip("0"):
             raise UnclearError
         tokens.append(_number(token))
@@ -175,12 +315,23 @@ def _two_lines(_: str, data: bytes) -> list[Row]:
     return [row._replace(fold=names.index(next(of_kind[row.genuine]))) for row in rows]
 
 
+def _picture_and_token(line: str) -> list[str]:
+    fields = _fields(line, 2)
+    if len(fields) == 2:
+        return fields
+    picture, token = re.split("[ \t](?=[^ \t]*$)", line)
+    if _split_at_endings(picture) != [picture.strip(" \t"), ""]:
+        raise UnclearError
+    return [picture.strip(" \t"), token]
+
+
 def _table(name: str, data: bytes) -> list[Row]:
     lines = _lines(data)
     first = next(line for line in lines if line.strip())
     by_tab = name == "tsv" or (name == "scores" and "\t" in first)
+    comma = ";" if ";" in first and "," not in first else ","
     reader = csv.reader(
-        (line + "\n" for line in lines), delimiter="\t" if by_tab else ",", strict=True
+        (line + "\n" for line in lines), delimiter="\t" if by_tab else comma, strict=True
     )
     table, start = [], 1
     for cells in reader:
@@ -188,18 +339,33 @@ def _table(name: str, data: bytes) -> list[Row]:
             table.append((start, cells))
         start = reader.line_num + 1
     header = [cell.strip().lower() for cell in table[0][1]]
-    label = next(name for name in LABELS if name in header)
-    names = next((n.split(",") for n in NAMES if set(n.split(",")) <= set(header)), [])
+    names = _named(header)
+    label = _labelled_column(header, names)
+    left_at, right_at = names[0] if names else (None, None)
+    ends = [said(cell) is not None for cell in header[::2]]
+    with_header = len(header) != 3 or (names and label is not None)
+    if name == "csv" and not with_header and sorted(ends) == [False, True]:
+        table.insert(0, (0, []))
+        label, left_at, right_at = (0, 1, 2) if ends[0] else (2, 0, 1)
+    scores = [place for place, cell in enumerate(header) if cell == "score"] or [
+        place
+        for place, cell in enumerate(header)
+        if not names
+        and _letters(cell)
+        in ("scores", "similarity", "cosine", "cosinesimilarity", "similarityscore")
+    ]
+    assert label is not None
     rows = []
     for number, cells in table[1:]:
-        found = dict(zip(header, cells, strict=True))
-        said = found[label].strip().lower()
-        if said not in TRUE + FALSE:
+        if len(cells) != len(header):
             raise UnclearError
-        left, right = (found[n] for n in names) if names else ("", "")
-        score = _float(found["score"]) if name == "scores" else None
-        fold = _number(found["fold"].strip()) if "fold" in found else None
-        rows.append(Row(number, left, right, said in TRUE, fold, score))
+        genuine = said(cells[label])
+        if genuine is None:
+            raise UnclearError
+        left, right = ("" if at is None else cells[at] for at in (left_at, right_at))
+        score = _float(cells[scores[0]]) if name == "scores" else None
+        fold = _number(cells[header.index("fold")].strip()) if "fold" in header else None
+        rows.append(Row(number, left, right, genuine, fold, score))
     folds = sorted({row.fold for row in rows if row.fold is not None})
     rows = [row if row.fold is None else row._replace(fold=folds.index(row.fold)) for row in rows]
     if name == "scores":

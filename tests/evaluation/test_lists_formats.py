@@ -110,8 +110,8 @@ def test_a_broken_line_of_pairs01_is_refused(tmp_path: Path, line: str, name: st
 
 
 def test_a_broken_line_of_01pairs_is_refused(tmp_path: Path) -> None:
-    path = _write(tmp_path / "p.txt", "1 a.jpg b.jpg\ntrue a.jpg b.jpg\n")
-    with pytest.raises(InputError, match=r"p.txt:2: 'true a.jpg b.jpg' is no pair"):
+    path = _write(tmp_path / "p.txt", "1 a.jpg b.jpg\nmaybe a.jpg b.jpg\n")
+    with pytest.raises(InputError, match=r"p.txt:2: 'maybe a.jpg b.jpg' is no pair"):
         read_list(path)
 
 
@@ -188,7 +188,7 @@ def test_tables_keep_folds_quotes_and_further_columns(tmp_path: Path) -> None:
         ("left,right,label,match\na,b,1,1\n", 1, "both label and match"),
         ("left,right,a,b,label\na,b,c,d,1\n", 1, "both left/right and a/b"),
         ("left,left,right,label\na,b,c,1\n", 1, "names 'left' twice"),
-        ("one,two,label\na,b,1\n", 1, "names no two columns of pictures"),
+        ("uno,dos,label\na,b,1\n", 1, "names no two columns of pictures"),
         ("left,right,label,fold\na,b,1,x\n", 2, "the fold 'x' is no whole number"),
     ],
 )

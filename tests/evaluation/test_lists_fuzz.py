@@ -87,10 +87,14 @@ def _lfw(rng: random.Random) -> _Made:
 
 def _labelled(rng: random.Random, name: str) -> _Made:
     separator = rng.choice((" ", "\t", "  \t"))
-    names = rng.choice((_PATHS, _WINDOWS, _SPACED if separator == "\t" else _PATHS))
+    names = rng.choice((_PATHS, _WINDOWS, _SPACED))
+    words = rng.choice((("0", "1"), ("-1", "1"), ("False", "True"), ("nontarget", "target")))
     units = []
+    if separator == " " and rng.random() < 0.2:
+        header = ["img1", "img2", "label"] if name == "pairs01" else ["label", "p1", "p2"]
+        units.append(_Unit(" ".join(header)))
     for left, right, genuine in _pairs(rng, names):
-        fields = (left, right, str(int(genuine)))
+        fields = (left, right, words[genuine])
         fields = fields if name == "pairs01" else (fields[2], *fields[:2])
         units.append(_Unit(separator.join(fields), _row(left, right, genuine)))
     return _one_file(name, units)
@@ -105,8 +109,9 @@ def _calfw(rng: random.Random) -> _Made:
 
 
 def _table(rng: random.Random, name: str) -> _Made:
-    delimiter = {"csv": ",", "tsv": "\t"}.get(name) or rng.choice(",\t")
-    columns = [*rng.choice(lists_model.NAMES).split(","), rng.choice(lists_model.LABELS)]
+    delimiter = {"csv": rng.choice(",,;"), "tsv": "\t"}.get(name) or rng.choice(",\t")
+    label = rng.choice(lists_model.LABELS + lists_model.PERHAPS_LABELS)
+    columns = [*rng.choice(lists_model.NAMES).split(","), label]
     extra = rng.choice(("", "fold", "note"))
     scored, named = name == "scores", name != "scores" or rng.random() < 0.5
     order = list(range(3 + (extra != "") + scored))
@@ -122,6 +127,8 @@ def _table(rng: random.Random, name: str) -> _Made:
         )
 
     units = [_Unit(line([rng.choice((c, c.upper(), f" {c}")) for c in columns]))]
+    if name == "csv" and delimiter == "," and order in ([0, 1, 2], [2, 0, 1]):
+        del units[0]  # a table of three columns needs no header
     names = (*_SPACED, "a,b/1.jpg", 'q"t/2.jpg', "t\tb/1.jpg")
     for left, right, genuine in _pairs(rng, names):
         score = round(rng.uniform(-2, 2), rng.randint(0, 9))

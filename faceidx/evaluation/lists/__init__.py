@@ -12,6 +12,7 @@ from pathlib import Path
 
 from faceidx.errors import InputError
 from faceidx.evaluation.lists.cfp import CFP_FORMATS, cfp_formats, read_cfp
+from faceidx.evaluation.lists.finding import resolve
 from faceidx.evaluation.lists.ijb import is_ijb, read_ijb
 from faceidx.evaluation.lists.labelled import (
     TWO_LINE_FORMATS,
@@ -22,7 +23,7 @@ from faceidx.evaluation.lists.labelled import (
 from faceidx.evaluation.lists.lfw import read_lfw
 from faceidx.evaluation.lists.lines import ListError, is_comment, read_lines, shown
 from faceidx.evaluation.lists.packed import read_packed_pairs
-from faceidx.evaluation.lists.pairs import PairList, ScoreList, Templates, resolve
+from faceidx.evaluation.lists.pairs import PairList, ScoreList, Templates
 from faceidx.evaluation.lists.scores import is_pyeer, read_bob, read_pyeer
 from faceidx.evaluation.lists.table import has_scores, read_score_table, read_table
 from faceidx.images.packed import is_packed
@@ -114,7 +115,7 @@ def _recognise_file(path: Path) -> PairList | ScoreList:
     """Try every format on the whole file: one must understand it, and only one."""
     if is_packed(path):
         return read_packed_pairs(path)
-    first = _first_line(path)
+    first, text = _first_line(path)
     understood: list[PairList | ScoreList] = []
     refused: list[tuple[str, ListError]] = []
     for name, reader in _candidates(path).items():
@@ -130,7 +131,7 @@ def _recognise_file(path: Path) -> PairList | ScoreList:
             f"{path}:{understood[0].lines[0]}: this list can be read in more than one way; give "
             f"--format {' or '.join(found.format for found in understood)}"
         )
-    raise _most_telling(path, first, refused)
+    raise _most_telling(path, first, text, refused)
 
 
 def _candidates(path: Path) -> dict[str, _Reader]:
@@ -146,18 +147,25 @@ def _candidates(path: Path) -> dict[str, _Reader]:
     return {**lines, "csv": _table("csv"), "tsv": _table("tsv")}
 
 
-def _first_line(path: Path) -> int:
-    """Number of the first line that says something."""
+def _first_line(path: Path) -> tuple[int, str]:
+    """Number and text of the first line that says something."""
     for number, line in read_lines(path):
         if not is_comment(line):
-            return number
+            return number, line
     raise InputError(f"{path}: holds no pairs; give a list with at least one")
 
 
-def _most_telling(path: Path, first: int, refused: list[tuple[str, ListError]]) -> InputError:
+def _most_telling(
+    path: Path, first: int, text: str, refused: list[tuple[str, ListError]]
+) -> InputError:
     """The refusal of the format that got furthest, which is the one that the list is most like."""
     furthest = max(error.progress for _, error in refused)
     closest = [(name, error) for name, error in refused if error.progress == furthest]
+    if furthest == first and len(text.replace(",", " ").split()) == 2:
+        return InputError(
+            f"{path}:{first}: {shown(text)} has two fields; where they name a pair of pictures, "
+            "its label is lacking: write 1 (one person) or 0 behind them"
+        )
     if furthest == first:
         return InputError(
             f"{path}:{first}: no format known here starts like this; give --format, one of "

@@ -1,12 +1,16 @@
 """Lists in which a label stands beside the pictures' names, without header.
 
-`pairs01`: `left right 0|1` (CMU 11-785, MagFace). `01pairs`: `0|1 left right` (VoxCeleb).
+`pairs01`: `left right 0|1` (CMU 11-785, MagFace). `01pairs`: `0|1 left right` (VoxCeleb). The label
+may also be a word (`same`, `nontarget`), and a line that names the columns may stand before them.
 `calfw`, `cplfw`, `agedb`: two lines a pair, each `picture token`, the token 0 for an impostor pair
 and else the fold, or 1, of a genuine one.
+
+Names may hold blanks where it is clear where each ends: by tabs, or by the ending of a picture.
 """
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +19,7 @@ import numpy as np
 from faceidx.evaluation.lists.gathered import Pairs
 from faceidx.evaluation.lists.lines import (
     ListError,
+    is_comment,
     parse_block,
     parse_lines,
     plain_columns,
@@ -23,8 +28,10 @@ from faceidx.evaluation.lists.lines import (
     whole_number,
 )
 from faceidx.evaluation.lists.pairs import PairList
+from faceidx.evaluation.lists.words import Labels, label_columns, label_value, name_columns
+from faceidx.images.keys import PICTURE_EXTENSIONS
 
-_LABELS = {"0": False, "1": True}
+_PICTURE_ENDS = re.compile(rf"\.(?:{'|'.join(sorted(PICTURE_EXTENSIONS))})(?=[ \t]|$)", re.I)
 TWO_LINE_FORMATS = ("calfw", "cplfw", "agedb")
 # Published lists have ten folds. A higher token is a person's number in a list of pictures.
 _MOST_FOLDS = 10
@@ -51,27 +58,71 @@ def read_01pairs(path: Path) -> PairList:
 
 def _read(path: Path, name: str, places: tuple[int, int, int], wanted: str) -> PairList:
     """Read three fields a line; `places` says which are left name, right name and label."""
-    pairs = Pairs()
+    pairs, labels = Pairs(), Labels()
+    begun = False
     for first, block in read_blocks(path):
-        columns = plain_columns(block, 3)
+        begun = begun or _begins(block, places)
+        columns = None if _holds_commas(block) else plain_columns(block, 3)
         if columns is not None:
-            left, right, labels = (columns[place] for place in places)
-            if _LABELS.keys() >= set(labels):
-                genuine = map(_LABELS.__getitem__, labels)
+            left, right, said = (columns[place] for place in places)
+            values = labels.values(said)
+            if values is not None:
+                genuine = map(values.__getitem__, said)
                 pairs.extend(range(first, first + len(block)), left, right, genuine)
                 continue
-        for line, fields in parse_block(path, first, block, partial(_parse, places), wanted):
+        parse = partial(_parse, labels, places)
+        for line, fields in parse_block(path, first, block, parse, wanted):
             pairs.add(line, *fields)
     return pairs.finish(path, name)
 
 
-def _parse(places: tuple[int, int, int], line: str) -> tuple[str, str, bool] | None:
-    fields = split(line, 3)
+def _begins(block: list[str], places: tuple[int, int, int]) -> bool:
+    """Whether the list begins in this block; a line that names the columns is made a blank one."""
+    lines = ((number, line.strip(" \t\n")) for number, line in enumerate(block))
+    first = next((found for found in lines if found[1] and not is_comment(found[1])), None)
+    if first is None:
+        return False
+    number, line = first
+    cells = line.lower().split()
+    names = name_columns(cells)
+    if len(cells) == 3 and "\t" not in line and names == [places[:2]]:
+        label = cells[places[2]]
+        if label_columns(cells, names) == [places[2]] and label_value(label) is None:
+            block[number] = "\n"
+    return True
+
+
+def _holds_commas(block: list[str]) -> bool:
+    """Whether commas may set fields apart, which makes the list a table."""
+    text = "".join(block)
+    return ", " in text or ",\t" in text
+
+
+def _parse(labels: Labels, places: tuple[int, int, int], line: str) -> tuple[str, str, bool] | None:
+    fields = split(line, 3) or _spaced(line, label_first=places[2] == 0)
     if fields is None:
         return None
     left, right, label = (fields[place] for place in places)
-    genuine = _LABELS.get(label)
-    return None if genuine is None else (left, right, genuine)
+    values = labels.values([label])
+    return None if values is None or left.endswith(",") else (left, right, values[label])
+
+
+def _spaced(line: str, *, label_first: bool) -> list[str] | None:
+    """Split a line whose names hold blanks and end like pictures do."""
+    label, names = _cut(line, first=label_first)
+    ends = [end.end() for end in _PICTURE_ENDS.finditer(names)]
+    if len(ends) != 2 or ends[1] != len(names):
+        return None
+    both = [names[: ends[0]], names[ends[0] :].strip(" \t")]
+    return [label, *both] if label_first else [*both, label]
+
+
+def _cut(line: str, *, first: bool) -> tuple[str, str]:
+    """Cut off the first or the last field of a line: (field, the rest)."""
+    line = line.replace("\t", " ")
+    head, _, tail = line.partition(" ") if first else line.rpartition(" ")
+    field, rest = (head, tail) if first else (tail, head)
+    return field, rest.strip(" ")
 
 
 def read_two_lines(path: Path, name: str | None = None) -> PairList:
@@ -112,11 +163,17 @@ def read_two_lines(path: Path, name: str | None = None) -> PairList:
 
 
 def _name_then_token(line: str) -> tuple[str, int] | None:
-    fields = split(line, 2)
+    fields = split(line, 2) or _spaced_picture(line)
     token = whole_number(fields[1]) if fields else None
     if fields is None or token is None or token > _MOST_FOLDS:
         return None
     return fields[0], token
+
+
+def _spaced_picture(line: str) -> list[str] | None:
+    token, picture = _cut(line, first=False)
+    ends = [end.end() for end in _PICTURE_ENDS.finditer(picture)]
+    return [picture, token] if ends == [len(picture)] else None
 
 
 def _name_of(path: Path) -> str:

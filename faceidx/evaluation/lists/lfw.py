@@ -5,10 +5,12 @@ A genuine pair is `name a b`, an impostor pair `name a name b`, where `a` is the
 A header `FOLDS N` announces FOLDS times N genuine, then N impostor pairs; a header `N` announces
 one such block (view 1). Without a header the folds are the list's own where it consists of ten
 equal blocks of genuine, then impostor pairs, which is how RFW publishes its lists.
+Fields may be set apart by commas, below a line `name,imagenum1,imagenum2,`, as Kaggle has the list.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +23,7 @@ from faceidx.evaluation.lists.pairs import PairList
 
 _FOLDS_WITHOUT_HEADER = 10
 _MOST_FOLDS = int(np.iinfo(np.int16).max)
+_TITLE = re.compile("name,imagenum")
 _WANTED = "pair `name a b` or `name a name b`, nor a header `FOLDS N` or `N`"
 
 
@@ -33,6 +36,10 @@ class _Header(NamedTuple):
     @property
     def pairs(self) -> int:
         return 2 * self.size * (self.folds or 1)
+
+
+class _Title(NamedTuple):
+    """The line that names the columns of a table."""
 
 
 class _Pair(NamedTuple):
@@ -52,12 +59,12 @@ def read_lfw(path: Path) -> PairList:
     pairs = Pairs()
     header: _Header | None = None
     line = 0
-    lines: Iterator[tuple[int, _Pair | _Header]] = parse_lines(path, _parse, _WANTED)
-    for line, parsed in lines:
-        if isinstance(parsed, _Header):
-            if header or len(pairs):
+    lines: Iterator[tuple[int, _Pair | _Header | _Title]] = parse_lines(path, _parse, _WANTED)
+    for place, (line, parsed) in enumerate(lines):
+        if isinstance(parsed, _Header | _Title):
+            if place:
                 raise ListError(path, line, "only the first line may be a header; remove this one")
-            header = _checked(path, line, parsed)
+            header = _checked(path, line, parsed) if isinstance(parsed, _Header) else None
             continue
         if header:
             _check_place(path, line, header, len(pairs), parsed.genuine)
@@ -82,7 +89,14 @@ def read_lfw(path: Path) -> PairList:
     return result
 
 
-def _parse(line: str) -> _Pair | _Header | None:
+def _parse(line: str) -> _Pair | _Header | _Title | None:
+    if "," in line:
+        if _TITLE.match(line.lower()):
+            return _Title()
+        cells = [cell.strip(" \t") for cell in line.rstrip(", \t").split(",")]
+        if len(cells) not in (3, 4) or not all(cells):
+            return None
+        line = "\t".join(cells)
     fields = split(line, 3)
     if fields:
         a, b = whole_number(fields[1]), whole_number(fields[2])
@@ -91,11 +105,28 @@ def _parse(line: str) -> _Pair | _Header | None:
     fields = split(line, 4)
     if fields:
         a, b = whole_number(fields[1]), whole_number(fields[3])
-        return None if a is None or b is None else _Pair(fields[0], a, fields[2], b, False)
+        if a is not None and b is not None:
+            return _Pair(fields[0], a, fields[2], b, False)
+    if len(spaced := [field for field in line.replace("\t", " ").split(" ") if field]) > 3:
+        return _spaced(spaced)
     folds, size = map(whole_number, split(line, 2) or ("1", line))
     if folds is None or size is None:
         return None
     return _Header(folds if split(line, 2) else None, size)
+
+
+def _spaced(fields: list[str]) -> _Pair | None:
+    """Parse a line with blanks in its names, where it can be read in one way only."""
+    numbers = [whole_number(field) for field in fields]
+    last = numbers[-1]
+    # Places of the first picture's number: the last but one of a genuine pair, else further ahead.
+    places = [place for place in range(1, len(fields) - 1) if numbers[place] is not None]
+    if last is None or len(places) != 1:
+        return None
+    place, first = places[0], numbers[places[0]]
+    assert first is not None
+    left, right = (" ".join(part) for part in (fields[:place], fields[place + 1 : -1]))
+    return _Pair(left, first, right or left, last, genuine=not right)
 
 
 def _stem(name: str, number: int) -> str:

@@ -1,15 +1,13 @@
-"""What every reader of lists returns, and how a list's names find their pictures."""
+"""What every reader of lists returns."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import overload
 
 import numpy as np
-
-from faceidx.errors import InputError
 
 
 @dataclass(kw_only=True)
@@ -128,80 +126,3 @@ class ScoreList:
             for side in (self.left, self.right)
         )
         return list(rows), left, right
-
-
-def resolve(pairs: PairList, known_keys: Sequence[str]) -> np.ndarray:
-    """Find each picture of a list among known keys.
-
-    A key is looked for as it is, then without the list's `prefix`, then as if the list's author
-    had escaped it already (`%25` for `%`), and, where the list leaves suffixes out (`stems`),
-    among the known keys without their suffix.
-
-    Returns:
-        (K,) int64, row in `known_keys` or -1: a row a key of the list, or a row an entry of
-        `templates.pictures` where the list compares templates.
-
-    Raises:
-        InputError: a name without suffix fits two known pictures.
-    """
-    wanted = pairs.templates.pictures if pairs.templates else pairs.keys
-    return find_names(pairs.path, wanted, known_keys, prefix=pairs.prefix, stems=pairs.stems)
-
-
-def find_names(
-    path: Path,
-    wanted: Sequence[str],
-    known_keys: Sequence[str],
-    *,
-    prefix: str = "",
-    stems: bool = False,
-) -> np.ndarray:
-    """Find names that stand in a file among known keys, as `resolve` does.
-
-    Args:
-        path: the file, for messages.
-        prefix: as in `PairList`.
-        stems: as in `PairList`.
-
-    Returns:
-        (K,) int64, row in `known_keys` or -1.
-
-    Raises:
-        InputError: a name without suffix fits two known pictures.
-    """
-    known = {key: row for row, key in enumerate(known_keys)}
-    by_stem = _stems(known_keys) if stems else {}
-    rows = np.full(len(wanted), -1, dtype=np.int64)
-    for place, key in enumerate(wanted):
-        for name in _spellings(key, prefix):
-            if name in known:
-                rows[place] = known[name]
-                break
-            if name in by_stem:
-                rows[place] = _only(by_stem[name], name, known_keys, path)
-                break
-    return rows
-
-
-def _spellings(key: str, prefix: str) -> list[str]:
-    names = [key]
-    if prefix and key.startswith(prefix):
-        names.append(key[len(prefix) :])
-    return names + [name.replace("%25", "%") for name in names if "%25" in name]
-
-
-def _stems(keys: Sequence[str]) -> dict[str, list[int]]:
-    rows: dict[str, list[int]] = {}
-    for row, key in enumerate(keys):
-        suffix = PurePosixPath(key).suffix
-        if suffix:
-            rows.setdefault(key[: -len(suffix)], []).append(row)
-    return rows
-
-
-def _only(rows: list[int], name: str, keys: Sequence[str], path: Path) -> int:
-    if len(rows) > 1:
-        raise InputError(
-            f"{path}: {name} fits both {keys[rows[0]]} and {keys[rows[1]]}; keep one of the two"
-        )
-    return rows[0]

@@ -11,6 +11,7 @@ import numpy as np
 from faceidx.errors import InputError
 from faceidx.evaluation.lists.gathered import Scores
 from faceidx.evaluation.lists.lines import (
+    ListError,
     parse_block,
     plain_columns,
     read_blocks,
@@ -29,7 +30,8 @@ def read_bob(path: Path) -> ScoreList:
     identity's model and of the probe.
 
     Raises:
-        ListError: a line is not understood, or a score is no finite number.
+        ListError: a line is not understood, a score is no finite number, or labels stand in the
+            place of the probes.
     """
     scores = Scores()
     wanted = "line `claimed_id real_id probe_label score`"
@@ -44,7 +46,17 @@ def read_bob(path: Path) -> ScoreList:
         for line, (name, real_name, probe, text) in parse_block(path, first, block, _four, wanted):
             score = finite(path, line, text)
             scores.extend([line], [score], [name == real_name], ([name], [probe]))
-    return scores.finish(path, "bob")
+    found = scores.finish(path, "bob")
+    assert found.right is not None
+    if {"0", "1"} >= set(found.right):
+        raise ListError(
+            path,
+            int(found.lines[0]),
+            "the third column holds 0 and 1 alone, so these are no names of probes; where they "
+            "are labels, write `left,right,label,score` above a table of commas",
+            understood=True,
+        )
+    return found
 
 
 def _four(line: str) -> list[str] | None:

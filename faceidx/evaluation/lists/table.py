@@ -1,7 +1,9 @@
-"""CSV and TSV with a header: pairs with a label, and scores that were computed elsewhere.
+"""CSV and TSV: pairs with a label, and scores that were computed elsewhere.
 
-Columns are found by name, in any letter case and order; others are ignored. Line ends may be
-mixed, and a byte order mark is dropped. Tables know no comments: every line is a row.
+Columns are found by name, in any letter case and order; others are ignored. Where a CSV has no
+header, its three columns are two names and a label before or behind them. Cells are set apart by
+commas, or by semicolons where the first line has no comma. Line ends may be mixed, and a byte order
+mark is dropped. Tables know no comments: every line is a row.
 """
 
 from __future__ import annotations
@@ -27,47 +29,27 @@ from faceidx.evaluation.lists.lines import (
     whole_number,
 )
 from faceidx.evaluation.lists.pairs import PairList, ScoreList
-
-DELIMITERS = {"csv": ",", "tsv": "\t"}
-_NAMES = (
-    ("left", "right"),
-    ("path1", "path2"),
-    ("path_1", "path_2"),
-    ("a", "b"),
-    ("img1", "img2"),
-    ("img_1", "img_2"),
-    ("image1", "image2"),
-    ("image_1", "image_2"),
-    ("file1", "file2"),
-    ("file_1", "file_2"),
-    ("file_x", "file_y"),
-    ("path_a", "path_b"),
-    ("left_path", "right_path"),
+from faceidx.evaluation.lists.words import (
+    Columns,
+    Labels,
+    columns_of,
+    label_columns,
+    label_value,
+    name_columns,
+    score_column,
 )
-_LABELS = ("label", "genuine", "same", "issame", "is_same", "decision", "match")
-_TRUE = ("1", "true", "yes", "same", "genuine")
-_FALSE = ("0", "false", "no", "different", "impostor")
-_VALUES = dict.fromkeys(_TRUE, True) | dict.fromkeys(_FALSE, False)
 
-Columns = TypeVar("Columns")
+DELIMITERS = {"tsv": "\t"}
+_SEPARATORS = ("\t", ",", ";")
+Found = TypeVar("Found")
 _Cells = Sequence[Sequence[str]]
 _Rows = Iterator[tuple[int, list[str] | ListError]]
 
 
-@dataclass(kw_only=True)
-class _Columns:
-    """Places of the known columns in a row."""
-
-    names: tuple[int, ...]
-    """Both columns of names, or none."""
-    label: int
-    score: int
-    """-1 where the table has none, as for `fold`."""
-    fold: int
-
-
 def read_table(path: Path, name: str) -> PairList:
     """Read pairs from a table with two columns of names, a label and perhaps a `fold`.
+
+    A CSV may lack the header where it has no further columns.
 
     Args:
         name: the format, `csv` or `tsv`.
@@ -75,17 +57,19 @@ def read_table(path: Path, name: str) -> PairList:
     Raises:
         ListError: the header does not say which column is which, or a row is not understood.
     """
-    pairs, folds = Pairs(), _Folds()
+    pairs, folds, labels = Pairs(), _Folds(), Labels()
+    delimiter = DELIMITERS.get(name) or _comma(_first_line(path))
 
-    def take(lines: Sequence[int], columns: _Columns, cells: _Cells) -> None:
+    def take(lines: Sequence[int], columns: Columns, cells: _Cells) -> None:
         left, right = ([cell.strip() for cell in cells[place]] for place in columns.names)
         if "" in left or "" in right:
             raise ListError(path, lines[0], "a picture's name is empty; name it or remove the row")
-        pairs.extend(lines, left, right, _labels(path, lines, cells[columns.label]))
+        pairs.extend(lines, left, right, _genuine(path, lines, labels, cells[columns.label]))
         if columns.fold >= 0:
             folds.extend(path, lines, cells[columns.fold])
 
-    _read(path, DELIMITERS[name], take, scores=False)
+    known = None if name in DELIMITERS else _without_header(path, delimiter)
+    _read(path, delimiter, take, known, scores=False)
     return pairs.finish(path, name, folds=folds.finish(path))
 
 
@@ -96,11 +80,11 @@ def read_score_table(path: Path) -> ScoreList:
         ListError: the header does not say which column is which, a row is not understood, or a
             score is no finite number.
     """
-    scores, folds = Scores(), _Folds()
+    scores, folds, labels = Scores(), _Folds(), Labels()
 
-    def take(lines: Sequence[int], columns: _Columns, cells: _Cells) -> None:
+    def take(lines: Sequence[int], columns: Columns, cells: _Cells) -> None:
         numbers = all_finite(path, lines, cells[columns.score])
-        genuine = _labels(path, lines, cells[columns.label])
+        genuine = _genuine(path, lines, labels, cells[columns.label])
         scores.extend(lines, numbers, genuine, [cells[place] for place in columns.names])
         if columns.fold >= 0:
             folds.extend(path, lines, cells[columns.fold])
@@ -110,12 +94,10 @@ def read_score_table(path: Path) -> ScoreList:
 
 
 def has_scores(path: Path) -> bool:
-    """Whether the first line names a column `score`."""
+    """Whether the first line names a column of scores."""
     first = _first_line(path)
-    return any(
-        "score" in [cell.strip(' \t\n"').lower() for cell in first.split(delimiter)]
-        for delimiter in DELIMITERS.values()
-    )
+    rows = ([c.strip(' \t\n"').lower() for c in first.split(by)] for by in _SEPARATORS)
+    return any(score_column(cells, name_columns(cells)) >= 0 for cells in rows)
 
 
 def finite(path: Path, line: int, text: str) -> float:
@@ -154,17 +136,41 @@ def all_finite(path: Path, lines: Sequence[int], texts: Sequence[str]) -> array[
 
 
 def delimiter_of(path: Path) -> str:
-    """What sets the cells of a table apart: tabs where the header holds one, else commas."""
-    return "\t" if "\t" in _first_line(path) else ","
+    """What sets the cells of a table apart: tabs where the header holds one, else commas.
+
+    Semicolons do where the header holds no comma.
+    """
+    first = _first_line(path)
+    return "\t" if "\t" in first else _comma(first)
+
+
+def _comma(first: str) -> str:
+    return ";" if ";" in first and "," not in first else ","
 
 
 def _first_line(path: Path) -> str:
     return next((line for _, block in read_blocks(path) for line in block if line.strip()), "")
 
 
+def _without_header(path: Path, delimiter: str) -> Columns | None:
+    """The columns of a table that begins with a pair; None where it begins with a header."""
+    try:
+        row = next(csv.reader([_first_line(path)], delimiter=delimiter), [])
+    except csv.Error:
+        return None
+    cells = [cell.strip().lower() for cell in row]
+    names = name_columns(cells)
+    if len(cells) != 3 or (names and label_columns(cells, names)):
+        return None
+    before, behind = (label_value(cells[place]) is not None for place in (0, 2))
+    if before == behind:
+        return None
+    return Columns(names=(1, 2), label=0) if before else Columns(names=(0, 1), label=2)
+
+
 def table_rows(
-    path: Path, delimiter: str, find: Callable[[int, list[str]], Columns], what: str
-) -> Iterator[tuple[int, Columns, tuple[str, ...]]]:
+    path: Path, delimiter: str, find: Callable[[int, list[str]], Found], what: str
+) -> Iterator[tuple[int, Found, tuple[str, ...]]]:
     """Yield (line on which the row starts, columns, cells) of every row under the header.
 
     Args:
@@ -181,11 +187,19 @@ def table_rows(
 
 
 def table_columns(
-    path: Path, delimiter: str, find: Callable[[int, list[str]], Columns], what: str
-) -> Iterator[tuple[Sequence[int], Columns, _Cells]]:
-    """Yield what `table_rows` yields for many rows at a time: (lines, columns, cells by column)."""
+    path: Path,
+    delimiter: str,
+    find: Callable[[int, list[str]], Found],
+    what: str,
+    known: Found | None = None,
+) -> Iterator[tuple[Sequence[int], Found, _Cells]]:
+    """Yield what `table_rows` yields for many rows at a time: (lines, columns, cells by column).
+
+    Args:
+        known: the three columns of a table without header.
+    """
     blocks = read_blocks(path)
-    header: _Header[Columns] | None = None
+    header = None if known is None else _Header(line=1, width=3, columns=known)
     rows = 0
     for first, block in blocks:
         lines: Sequence[int] = range(first, first + len(block))
@@ -212,13 +226,13 @@ def table_columns(
 
 
 @dataclass(kw_only=True)
-class _Header(Generic[Columns]):
+class _Header(Generic[Found]):
     line: int
     width: int
-    columns: Columns
+    columns: Found
 
 
-def _header(rows: _Rows, find: Callable[[int, list[str]], Columns]) -> _Header[Columns] | None:
+def _header(rows: _Rows, find: Callable[[int, list[str]], Found]) -> _Header[Found] | None:
     """Take the header from the first of the rows, None where there is none."""
     for line, row in rows:
         if isinstance(row, ListError):
@@ -292,14 +306,17 @@ def _csv_rows(
 def _read(
     path: Path,
     delimiter: str,
-    take: Callable[[Sequence[int], _Columns, _Cells], None],
+    take: Callable[[Sequence[int], Columns, _Cells], None],
+    known: Columns | None = None,
     *,
     scores: bool,
 ) -> None:
     """Hand all rows to `take`, many at a time: (lines, columns, cells by column)."""
-    batches = table_columns(
-        path, delimiter, lambda line, cells: _columns(path, line, cells, scores), "pairs"
-    )
+
+    def find(line: int, cells: list[str]) -> Columns:
+        return columns_of(path, line, cells, scores=scores)
+
+    batches = table_columns(path, delimiter, find, "pairs", known)
     for lines, columns, cells in batches:
         try:
             take(lines, columns, cells)
@@ -310,48 +327,12 @@ def _read(
             raise
 
 
-def named_twice(cells: list[str]) -> str | None:
-    """What is wrong with a header that names a column twice; None where none is."""
-    twice = next((cell for cell in cells if cell and cells.count(cell) > 1), None)
-    return None if twice is None else f"the header names {shown(twice)} twice; rename one"
-
-
-def _columns(path: Path, line: int, cells: list[str], scores: bool) -> _Columns:
-    labels = [name for name in _LABELS if name in cells]
-    names = [pair for pair in _NAMES if pair[0] in cells and pair[1] in cells]
-    twice = named_twice(cells)
-    fault = ""
-    if not labels:
-        fault = f"no column of the header is a label; name it one of {', '.join(_LABELS)}"
-    elif len(labels) > 1 or len(names) > 1:
-        several = " and ".join(labels if len(labels) > 1 else map("/".join, names))
-        fault = f"the header has both {several}; keep one, rename the other"
-    elif twice is not None:
-        fault = twice
-    elif scores and "score" not in cells:
-        fault = "no column of the header is named `score`; name it so"
-    elif not scores and not names:
-        fault = "the header names no two columns of pictures; name them `left` and `right`"
-    if fault:
-        raise ListError(path, line, fault, understood=bool(labels) or "score" in cells)
-    return _Columns(
-        names=tuple(cells.index(name) for pair in names for name in pair),
-        label=cells.index(labels[0]),
-        score=cells.index("score") if "score" in cells else -1,
-        fold=cells.index("fold") if "fold" in cells else -1,
-    )
-
-
-def _labels(path: Path, lines: Sequence[int], texts: Sequence[str]) -> Iterable[bool]:
-    values = {}
-    for text in set(texts):
-        value = _VALUES.get(text.strip().lower())
-        if value is None:
-            known = ", ".join((*_TRUE, *_FALSE))
-            raise ListError(
-                path, lines[0], f"the label {shown(text)} is none of {known}; correct it"
-            )
-        values[text] = value
+def _genuine(
+    path: Path, lines: Sequence[int], labels: Labels, texts: Sequence[str]
+) -> Iterable[bool]:
+    values = labels.values(texts)
+    if values is None:
+        raise ListError(path, lines[0], labels.fault(texts[0]))
     return map(values.__getitem__, texts)
 
 
