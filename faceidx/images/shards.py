@@ -55,9 +55,11 @@ def named_shards(images: Path) -> list[Path] | None:
         InputError: the shards are compressed or missing, or the name stands for none.
     """
     text = os.fspath(images)
-    if not _TAR_NAME.search(images.name) or images.is_dir():
+    # A name of many shards may be longer than any path; of such a one `lexists` is no error.
+    is_there = os.path.lexists(images)
+    if not _TAR_NAME.search(images.name) or (is_there and images.is_dir()):
         return None
-    if os.path.lexists(images):
+    if is_there:
         names = [text]
     else:
         names = list(islice(_expanded(text), _MOST_SHARDS + 1))
@@ -69,7 +71,7 @@ def named_shards(images: Path) -> list[Path] | None:
     for shard in shards:
         if shard.suffix.lower() in _COMPRESSED:
             raise compressed(shard, _COMPRESSED[shard.suffix.lower()])
-    missing = [shard for shard in shards if not shard.exists()]
+    missing = [shard for shard in shards if not os.path.lexists(shard)]
     if missing:
         raise InputError(
             f"{missing[0]}: no such file ({len(missing)} of {len(shards)} shards are missing)"
@@ -84,7 +86,8 @@ def _expanded(text: str) -> Iterator[str]:
             if not any(c in pattern.name for c in "*?") or os.path.lexists(pattern):
                 yield expanded
                 continue
-            found = sorted(map(os.fspath, pattern.parent.glob(pattern.name)), key=os.fsencode)
+            matching = pattern.parent.glob(re.sub(r"\*+", "*", pattern.name))
+            found = sorted(map(os.fspath, matching), key=os.fsencode)
             if not found:
                 raise InputError(f"{expanded}: no shard has such a name")
             yield from found

@@ -80,6 +80,11 @@ class Archive:
         for_all: dict[bytes, bytes] = {}
         said: dict[bytes, bytes] = {}  # about the next member, by headers of their own
         while True:
+            if place + _BLOCK > self._size:
+                raise InputError(
+                    f"{self.path}: truncated: the archive has no end, so pictures may be missing; "
+                    "fetch or write it again (truncate -s +10240 FILE gives it one)"
+                )
             block = self.read(place, _BLOCK)
             if not block.strip(b"\0"):
                 self._check_end(place)
@@ -177,8 +182,7 @@ class Archive:
 
     def _truncated(self) -> InputError:
         return InputError(
-            f"{self.path}: truncated: the archive has no end; fetch or write it again (where "
-            "the end alone is missing: truncate -s +10240 FILE)"
+            f"{self.path}: truncated: it ends within a member; fetch or write it again"
         )
 
     def _damaged(self, place: int) -> InputError:

@@ -59,6 +59,8 @@ def _found(source: Source) -> list[tuple[str, str]]:
         ("s/one.tar", ["one"]),
         ("s/a?.tar", ["a0", "a1"]),
         ("s/*.tar", ["a0", "a1", "b"]),
+        ("s/**.tar", ["a0", "a1", "b"]),
+        ("::".join(f"s/{n:04}.tar" for n in range(600)), [f"{n:04}" for n in range(600)]),
         ("s/{plain}.tar", ["{plain}"]),
     ],
 )
@@ -92,6 +94,8 @@ def test_a_shard_whose_own_name_has_braces_is_taken_as_it_is(tmp_path: Path) -> 
         ("{0..9999999}.tar", "names more than 1000000 shards"),
         ("{0..999999999999}{0..9999}.tar", "names more than 1000000 shards"),
         ("{0..3}.jpg", "no such file or folder"),
+        ("x" * 300 + ".tar", "cannot be read: File name too long"),
+        ("x" * 300 + "{0..3}.tar", "no such file"),
         ("packed.tar.gz", r"is compressed, .*\(gunzip\)"),
         ("packed.tgz", r"is compressed, .*\(gunzip\)"),
         ("p{acked}.tar::packed.tar.zst", r"is compressed, .*\(unzstd\)"),
