@@ -24,7 +24,7 @@ _MAY_IMPORT = {
     "losses": set(),
     "embedding": {"images", "models"},
     "evaluation": {"images", "models", "embedding"},
-    "gallery": {"images", "models", "embedding"},
+    "gallery": {"images", "models", "embedding", "evaluation"},
     "training": {"images", "models", "losses", "embedding", "evaluation"},
 }
 _LIBRARY = set(_MAY_IMPORT)

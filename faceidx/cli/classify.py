@@ -22,6 +22,7 @@ Examples:
   faceidx classify probes.h5 --index gallery --out who.csv
   faceidx classify photos/ --index gallery --model run/model.safetensors --threshold 0.4
   faceidx classify photos/ --model run/model.safetensors
+  faceidx classify probes.h5 --index gallery --report who --pictures people/
 
 A threshold for a gallery: faceidx index calibrate gallery --fpir 0.01"""
 )
@@ -34,11 +35,35 @@ A threshold for a gallery: faceidx index calibrate gallery --fpir 0.01"""
 )
 @click.option(
     "--threshold",
-    type=float,
-    help="Smallest score of a match.  [default: the gallery's calibrated one]",
+    metavar="T|FILE.json",
+    help="Smallest score of a match: a number, or a threshold file of verify-pairs (with a "
+    "warning: it is for pairs).  [default: the gallery's calibrated one]",
+)
+@click.option(
+    "--fusion",
+    type=click.Choice(["best", "mean", "vote"]),
+    help="A person's score: best picture, mean template, or the vote of the nearest pictures.  "
+    "[default: as calibrated, else best]",
+)
+@click.option(
+    "--neighbours",
+    type=click.IntRange(1),
+    help="With --fusion vote: nearest pictures that vote.  [default: as calibrated, else 5]",
 )
 @click.option("--root", type=FILE, help="For a list: the folder that its paths are relative to.")
-@click.option("--out", type=FILE, metavar="FILE.csv", help="Write every answer to this file.")
+@click.option(
+    "--out",
+    type=FILE,
+    metavar="FILE.csv",
+    help="Write every answer to this file: .csv, .jsonl, or .txt (a table).",
+)
+@click.option("--report", type=FILE, help="Write a page to this folder: probes beside faces.")
+@click.option("--pictures", type=FILE, help="Folder of the pictures: the report shows faces.")
+@click.option(
+    "--gallery-pictures",
+    type=FILE,
+    help="Folder of the gallery's pictures.  [default: that of --pictures]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @common_options
 def classify(
@@ -60,6 +85,7 @@ def classify(
             from faceidx.evaluation.classifier import NWayOptions, classify_n_way
 
             assert model is not None
+            options = _n_way_options(options)
             result, first = classify_n_way(
                 NWayOptions(probes=probes, model=model, pipeline=pipeline, **options), progress
             )
@@ -73,6 +99,23 @@ def classify(
                 progress,
             )
     return result, _summary(result, [] if result["out"] else first)
+
+
+def _n_way_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of the classifier; those of a gallery make no sense there."""
+    of_gallery = ("fusion", "neighbours", "report", "pictures", "gallery_pictures")
+    for name in of_gallery:
+        if options[name] is not None:
+            raise click.UsageError(f"--{name.replace('_', '-')} goes with --index GALLERY")
+    kept = {name: value for name, value in options.items() if name not in of_gallery}
+    if kept["threshold"] is not None:
+        try:
+            kept["threshold"] = float(kept["threshold"])
+        except ValueError:
+            raise click.UsageError(
+                f"--threshold {kept['threshold']} is no number: without --index it is a probability"
+            ) from None
+    return kept
 
 
 def _summary(result: dict[str, Any], rows: list[Any]) -> str:
@@ -94,7 +137,18 @@ def _summary(result: dict[str, Any], rows: list[Any]) -> str:
     for name in ("rank1", "rank5", "fpir", "fnir"):
         figure = result.get(name)
         if figure and figure["value"] is not None:
-            lines.append(f"{name} {figure['value']:.2%} (of {figure['trials']})")
+            lines.append(
+                f"{name} {figure['value']:.2%} (of {figure['trials']}{_sure(result, name)})"
+            )
+    if result.get("report"):
+        lines.append(f"report: {for_terminal(str(result['report']))}")
     if result["out"]:
         lines.append(f"all answers: {result['out']}")
     return "\n".join(lines)
+
+
+def _sure(result: dict[str, Any], name: str) -> str:
+    if "identification" not in result:  # the N-way answer of a classifier
+        return ""
+    low, high = result["identification"]["intervals"][name]
+    return f"; 95 % {low:.2%} to {high:.2%}"

@@ -211,17 +211,32 @@ Examples:
     help="Wanted share of strangers that are taken for somebody.",
 )
 @click.option(
+    "--fusion",
+    type=click.Choice(["best", "mean", "vote"]),
+    default="best",
+    show_default=True,
+    help="A person's score: best picture, mean template, or the vote of the nearest pictures.",
+)
+@click.option(
+    "--neighbours",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="With --fusion vote: nearest pictures that vote.",
+)
+@click.option(
     "--sample",
     type=click.IntRange(1),
-    help="Search with this many pictures instead of all (the work grows with all x all).",
+    help="Search with so many pictures.  [default: all up to 20,000]",
 )
 @seed_option
 @common_options
 def calibrate(**options: Any) -> Outcome:
     """Find the threshold for a wanted FPIR on GALLERY itself, and store it there.
 
-    Every picture is searched in the gallery without its own person; at most the share --fpir of
-    these searches scores at the threshold or above.
+    Every picture is searched in the gallery without its own person, as a stranger would be. The
+    threshold is the smallest that keeps the expected share of strangers who are taken for somebody
+    at --fpir; with too few people to count that, it is extrapolated, with a warning.
     """
     from faceidx.gallery.calibrate import CalibrateOptions
     from faceidx.gallery.calibrate import calibrate as calibrate_gallery
@@ -264,9 +279,12 @@ def _threshold_text(threshold: Mapping[str, Any] | None) -> str:
         return "none; run `faceidx index calibrate GALLERY --fpir P`"
     low, high = threshold["interval"]
     stale = "; stale, the gallery has changed since" if threshold["stale"] else ""
+    expected = threshold["expected"]
+    expects = "" if expected is None else f"FPIR of strangers {expected:.2g} expected, "
+    fusion = "" if threshold["fusion"] == "best" else f", fusion {threshold['fusion']}"
     return (
-        f"{threshold['value']:.6f} at FPIR {threshold['fpir']:.4g} (wanted "
-        f"{threshold['fpir_target']:g}; {threshold['errors']:,} of {threshold['trials']:,} "
-        f"searches, 95 % {low:.2g} to {high:.2g}; {threshold['identity_errors']:,} of "
-        f"{threshold['identities']:,} people){stale}"
+        f"{threshold['value']:.6f} for an FPIR of {threshold['fpir_target']:g}{fusion} "
+        f"({threshold['method']}: {threshold['errors']:,} of {threshold['trials']:,} searches, "
+        f"{threshold['identity_errors']:,} of {threshold['identities']:,} people; {expects}"
+        f"95 % {low:.2g} to {high:.2g}){stale}"
     )

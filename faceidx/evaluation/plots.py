@@ -21,10 +21,10 @@ from faceidx.evaluation.roc import OperatingPoint, Roc, det_points, eer, roc_poi
 
 # Of the eight colours that all kinds of colour vision tell apart (Okabe and Ito, "Color universal
 # design", 2008), those that are seen on white.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_GENUINE, _IMPOSTOR = _COLOURS[:2]
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_GENUINE, _IMPOSTOR = COLOURS[:2]
 _STROKES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))  # told apart without colours
-_INK, _FAINT = "#22303c", "#d9dee3"
+INK, _FAINT = "#22303c", "#d9dee3"
 _LONGEST = 30  # characters of a name in a legend
 _CURVES = {
     "roc": "ROC curve: true accept rate against false accept rate, logarithmic",
@@ -33,9 +33,9 @@ _CURVES = {
 _FEWEST_BINS, _MOST_BINS = 20, 80
 # Beyond so many points a curve is drawn by those nearest to so many places along each of its axes.
 _MANY_POINTS, _POINTS_AN_AXIS = 50_000, 2_000
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
+    "axes.labelcolor": INK,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlesize": 12,
@@ -47,9 +47,9 @@ _STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "svg.hashsalt": "faceidx",  # the same figure gives the same bytes
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
 }
 
 
@@ -75,25 +75,26 @@ def write_plots(
     Returns:
         Name of each plot to what it shows, for readers who cannot see it.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figures = {
             "roc": roc_plot([Curve(roc, points)]),
             "det": det_plot([Curve(roc, points)]),
             "histogram": histogram_plot(roc, threshold),
         }
-        _save(folder, figures)
+        save_plots(folder, figures)
     return {**_CURVES, "histogram": "Histograms of the scores of genuine and impostor pairs"}
 
 
 def write_overlaid_plots(folder: Path, curves: Sequence[Curve]) -> dict[str, str]:
     """Write `roc` and `det` of several systems as `write_plots` does, each in one plot."""
-    with mpl.rc_context(_STYLE):
-        _save(folder, {"roc": roc_plot(curves), "det": det_plot(curves)})
+    with mpl.rc_context(STYLE):
+        save_plots(folder, {"roc": roc_plot(curves), "det": det_plot(curves)})
     names = ", ".join(curve.name for curve in curves)
     return {plot: f"{what}, of {names}" for plot, what in _CURVES.items()}
 
 
-def _save(folder: Path, figures: dict[str, Figure]) -> None:
+def save_plots(folder: Path, figures: dict[str, Figure]) -> None:
+    """Write each figure as `.png` and `.svg` under its name."""
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=160)
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
@@ -101,7 +102,7 @@ def _save(folder: Path, figures: dict[str, Figure]) -> None:
 
 def roc_plot(curves: Sequence[Curve]) -> Figure:
     """TAR over FAR. What lies left of one false match is drawn at half a false match."""
-    figure, axes = _axes("ROC", "false accept rate", "true accept rate")
+    figure, axes = new_axes("ROC", "false accept rate", "true accept rate")
     least = min(0.5 / curve.roc.impostor for curve in curves)
     lowest = 1.0
     for curve, style in zip(curves, _styles(), strict=False):
@@ -118,9 +119,16 @@ def roc_plot(curves: Sequence[Curve]) -> Figure:
     return figure
 
 
-def det_plot(curves: Sequence[Curve]) -> Figure:
-    """FNMR over FMR, both logarithmic; where no pair errs, half an error is drawn."""
-    figure, axes = _axes("DET", "false match rate", "false non-match rate")
+def det_plot(
+    curves: Sequence[Curve],
+    rates: tuple[str, str] = ("false match rate", "false non-match rate"),
+) -> Figure:
+    """FNMR over FMR, both logarithmic; where no pair errs, half an error is drawn.
+
+    Args:
+        rates: what the two are called.
+    """
+    figure, axes = new_axes("DET", *rates)
     least_fmr = min(0.5 / curve.roc.impostor for curve in curves)
     least_fnmr = min(0.5 / curve.roc.genuine for curve in curves)
     axes.plot([1e-12, 1], [1e-12, 1], color="#8b98a5", linewidth=1, linestyle=(0, (4, 4)))
@@ -130,7 +138,7 @@ def det_plot(curves: Sequence[Curve]) -> Figure:
         _mark(axes, [(max(p.fmr, least_fmr), max(p.fnmr, least_fnmr)) for p in curve.points])
         equal = eer(curve.roc)
         if equal > max(least_fmr, least_fnmr):
-            axes.plot([equal], [equal], marker="D", markersize=5, color=_INK)
+            axes.plot([equal], [equal], marker="D", markersize=5, color=INK)
             if len(curves) == 1:
                 axes.annotate(
                     f"EER {equal:.2%}",
@@ -149,14 +157,16 @@ def det_plot(curves: Sequence[Curve]) -> Figure:
     return figure
 
 
-def histogram_plot(roc: Roc, threshold: float) -> Figure:
-    """Share of each class in each bin of score, and the threshold of best accuracy."""
-    figure, axes = _axes("Scores", "score", "share of the class")
+def histogram_plot(
+    roc: Roc, threshold: float, names: tuple[str, str] = ("impostor", "genuine")
+) -> Figure:
+    """Share of each class in each bin of score, and a threshold."""
+    figure, axes = new_axes("Scores", "score", "share of the class")
     classes = [
         (scores, colour, name)
         for scores, colour, name in (
-            (roc.impostor_scores, _IMPOSTOR, "impostor"),
-            (roc.genuine_scores, _GENUINE, "genuine"),
+            (roc.impostor_scores, _IMPOSTOR, names[0]),
+            (roc.genuine_scores, _GENUINE, names[1]),
         )
         if len(scores)  # all pairs of a class may be rejected
     ]
@@ -171,7 +181,7 @@ def histogram_plot(roc: Roc, threshold: float) -> Figure:
         share = np.diff(below) / len(scores)
         axes.stairs(share, edges, fill=True, color=colour, alpha=0.35)
         axes.stairs(share, edges, color=colour, linewidth=1.5, label=f"{name} ({len(scores):,})")
-    axes.axvline(threshold, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
+    axes.axvline(threshold, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
     axes.annotate(
         f"{threshold:.3f}",
         (threshold, 1),
@@ -206,7 +216,8 @@ def _drawn(roc: Roc) -> Roc:
     )
 
 
-def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+def new_axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+    """An empty plot in the style of all; to be called within `STYLE`."""
     figure = Figure(figsize=(5.0, 3.7), layout="constrained")
     axes = figure.add_subplot()
     axes.set(title=title, xlabel=x, ylabel=y)
@@ -219,7 +230,7 @@ def _styles() -> Iterator[dict[str, Any]]:
     """Yield a style for each curve, as many as are asked for."""
     for number in itertools.count():
         yield {
-            "color": _COLOURS[number % len(_COLOURS)],
+            "color": COLOURS[number % len(COLOURS)],
             "linestyle": _STROKES[number % len(_STROKES)],
             "linewidth": 2,
         }
@@ -242,7 +253,7 @@ def _name(
 def _mark(axes: Axes, places: Sequence[tuple[float, float]]) -> None:
     if places:
         x, y = zip(*places, strict=True)
-        axes.plot(x, y, linestyle="", marker="o", markersize=6, color=_INK, markeredgecolor="white")
+        axes.plot(x, y, linestyle="", marker="o", markersize=6, color=INK, markeredgecolor="white")
 
 
 def _rate(value: float, _: object) -> str:

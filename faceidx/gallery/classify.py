@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from faceidx.errors import InputError
+from faceidx.evaluation.identification import CMC_RANKS, Identification, IdentificationFigures
 from faceidx.files import refuse_existing, require_parent
+from faceidx.gallery.cases import Case, KeptCases
 from faceidx.gallery.folder import Gallery
-from faceidx.gallery.identification import RANKS, IdentificationCounts
-from faceidx.gallery.probes import Probes, probe_blocks
-from faceidx.gallery.search import Candidate, nearest_identities
+from faceidx.gallery.fusion import create_fusion
+from faceidx.gallery.probes import ProbeBlock, Probes, probe_blocks
+from faceidx.gallery.search import Candidate
+from faceidx.gallery.threshold_option import Decision, decision_of
 from faceidx.progress import ProgressCallback, silent
 from faceidx.tables import ANSWER_HEADER, MATCH, UNKNOWN, Answer, write_rows
 
@@ -27,10 +28,14 @@ class ClassifyOptions:
 
     top_k: int = 5
     """People listed for each probe."""
-    threshold: float | None = None
-    """Smallest score of a match; None: the one calibrated for the gallery."""
+    threshold: float | str | None = None
+    """Smallest score of a match, or a threshold file; None: the one calibrated for the gallery."""
+    fusion: str | None = None
+    """How a person's score is made of pictures; None: as calibrated, else `best`."""
+    neighbours: int | None = None
+    """Nearest pictures that vote, with the fusion `vote`; None: as the gallery was calibrated."""
     out: Path | None = None
-    """CSV file to write."""
+    """File to write: `.csv`, `.jsonl` (an object a row) or `.txt` (a table)."""
     overwrite: bool = False
 
 
@@ -38,36 +43,15 @@ class Classified(NamedTuple):
     """What `classify` found."""
 
     summary: dict[str, Any]
-    """`probes, matched, unknown, refused, threshold, out`; where probes carry identities also
-    `rank1, rank5, fpir, fnir`."""
+    """`probes, matched, unknown, refused, threshold, fusion, out`; where probes carry identities
+    also `rank1, rank5, fpir, fnir, identification`."""
     first: list[Answer]
     """The first answers, to be shown to a person."""
-
-
-def threshold_of(gallery: Gallery, given: float | None) -> float:
-    """The threshold given, else the gallery's calibrated one (with a warning where it is stale).
-
-    Raises:
-        InputError: there is neither.
-    """
-    if given is not None:
-        if not math.isfinite(given):
-            raise InputError(f"--threshold {given} is no number")
-        return given
-    calibrated = gallery.manifest.threshold
-    if calibrated is None:
-        raise InputError(
-            f"{gallery.path} has no calibrated threshold; run `faceidx index calibrate "
-            f"{gallery.path} --fpir P` or give --threshold"
-        )
-    if calibrated.stale:
-        _log.warning(
-            "the gallery has changed since its threshold was calibrated; run "
-            "`faceidx index calibrate %s --fpir %g` again",
-            gallery.path,
-            calibrated.fpir_target,
-        )
-    return calibrated.value
+    decision: Decision
+    figures: IdentificationFigures | None
+    """None where no probe carries an identity."""
+    cases: list[Case]
+    """What a report shows: errors first, then what was decided most narrowly."""
 
 
 def classify(
@@ -75,6 +59,8 @@ def classify(
     probes: Probes,
     options: ClassifyOptions,
     *,
+    decision: Decision | None = None,
+    cases: int = 0,
     progress: ProgressCallback = silent,
 ) -> Classified:
     """Look up the nearest people of each probe and decide who is known.
@@ -83,37 +69,63 @@ def classify(
     row's decision is by its own score; that of rank 1 decides the probe. A
     probe that cannot be searched is unknown, counted as `refused`, and has one row without rank.
 
+    Args:
+        decision: as `decision_of` makes it of the options, where it is known already.
+        cases: so many probes are kept for a report.
+
     Raises:
         InputError: there is no threshold, the output exists, or the probes come from another model.
     """
-    threshold = threshold_of(gallery, options.threshold)
+    decision = decision or decision_of(
+        gallery, options.threshold, fusion=options.fusion, neighbours=options.neighbours
+    )
     if options.out:
         require_parent(options.out)
         refuse_existing(options.out, overwrite=options.overwrite)
-    counts = IdentificationCounts(frozenset(gallery.people), threshold)
+    if options.top_k > len(gallery.people):
+        _log.warning("--top-k %d: the gallery holds %d people", options.top_k, len(gallery.people))
+    fusion = create_fusion(decision.fusion, gallery, decision.neighbours)
+    labelled = any(probes.identities)
+    wanted = max(options.top_k, CMC_RANKS) if labelled else options.top_k
+    counts = Identification(frozenset(gallery.people), decision.threshold)
+    kept = KeptCases(frozenset(gallery.people), decision.threshold, cases)
     tally = {"probes": 0, "matched": 0, "unknown": 0, "refused": 0}
 
     def answers() -> Iterator[Answer]:
         for block in probe_blocks(gallery, probes, "classify", progress):
-            wanted = max(options.top_k, *RANKS)
-            found = nearest_identities(gallery, block.vectors, wanted)
-            counts.add(found, [block.identities[row] for row in block.usable])
+            found = fusion.nearest(block.vectors, wanted)
+            _count(counts, block, found)
             nearest = dict(zip(block.usable.tolist(), found, strict=True))
             for row, key in enumerate(block.keys):
                 candidates = nearest.get(row, [])[: options.top_k]
-                matched = bool(candidates) and candidates[0].score >= threshold
+                matched = bool(candidates) and candidates[0].score >= decision.threshold
                 tally["probes"] += 1
                 tally["matched" if matched else "unknown"] += 1
                 tally["refused"] += row not in nearest
-                yield from _answers(key, candidates, threshold)
+                kept.add(key, block.identities[row], candidates)
+                yield from _answers(key, candidates, decision.threshold)
 
     first = write_rows(options.out, ANSWER_HEADER, answers())
     if tally["refused"]:
         _log.warning("%d probes have no usable embedding and cannot be searched", tally["refused"])
-    summary: dict[str, Any] = {**tally, "threshold": threshold, "out": options.out}
-    if any(probes.identities):
-        summary.update(counts.figures())
-    return Classified(summary, first)
+    summary: dict[str, Any] = {
+        **tally,
+        "threshold": decision.threshold,
+        "fusion": decision.fusion,
+        "out": options.out,
+    }
+    figures = counts.result() if labelled else None
+    if figures is not None:
+        summary.update(figures.as_json())
+    return Classified(summary, first, decision, figures, kept.worst_first())
+
+
+def _count(counts: Identification, block: ProbeBlock, found: list[list[Candidate]]) -> None:
+    counts.add(
+        [[candidate.identity for candidate in nearest[:CMC_RANKS]] for nearest in found],
+        [nearest[0].score if nearest else float("-inf") for nearest in found],
+        [block.identities[row] for row in block.usable],
+    )
 
 
 def _answers(key: str, candidates: list[Candidate], threshold: float) -> Iterator[Answer]:

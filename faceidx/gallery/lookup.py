@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,13 +15,19 @@ import numpy as np
 from faceidx.embedding.pipeline import PipelineOptions, embed_pictures
 from faceidx.embedding.store import SUFFIX, EmbeddingFile, require_same_fingerprint
 from faceidx.errors import InputError
-from faceidx.gallery.classify import ClassifyOptions, classify, threshold_of
+from faceidx.evaluation.report_folder import check_pictures, check_report
+from faceidx.files import refuse_existing
+from faceidx.gallery.classify import ClassifyOptions, classify
 from faceidx.gallery.folder import Gallery, load_gallery
 from faceidx.gallery.probes import Probes, probes_of_file
+from faceidx.gallery.threshold_option import decision_of
 from faceidx.images.sources import open_source
 from faceidx.models.open import ModelOptions, open_model
 from faceidx.progress import ProgressCallback, silent
 from faceidx.tables import Answer
+
+SHOWN = 200
+"""Probes that a report shows: each takes some 15 kB of faces."""
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +44,12 @@ class LookupOptions(ClassifyOptions):
     pipeline: PipelineOptions = field(default_factory=PipelineOptions)
     root: Path | None = None
     """For a list of pictures: the folder that its paths are relative to."""
+    report: Path | None = None
+    """Folder for a page that shows each probe beside its nearest faces."""
+    pictures: Path | None = None
+    """Folder of the pictures of probes and gallery, for the report."""
+    gallery_pictures: Path | None = None
+    """Folder of the gallery's pictures, where it is another one."""
 
 
 def look_up(
@@ -50,12 +63,58 @@ def look_up(
         InputError: there is no threshold, the output exists, the probes come from another model,
             or pictures are given without a model.
     """
+    _check_report(options)
     device = options.model.device if options.model else "cpu"
     with load_gallery(options.gallery, device=device) as gallery:
-        threshold_of(gallery, options.threshold)  # without one nothing need be embedded
+        # Without a threshold nothing need be embedded.
+        decision = decision_of(
+            gallery, options.threshold, fusion=options.fusion, neighbours=options.neighbours
+        )
         with _probes(options, gallery, progress) as (probes, failed):
-            found = classify(gallery, probes, options, progress=progress)
-    return {**found.summary, "failed": failed}, found.first
+            found = classify(
+                gallery,
+                probes,
+                options,
+                decision=decision,
+                cases=SHOWN if options.report else 0,
+                progress=progress,
+            )
+        if options.report:
+            from faceidx.gallery.report import write_identification_report
+
+            write_identification_report(
+                options.report,
+                gallery,
+                found,
+                probes=str(options.probes),
+                pictures=options.pictures,
+                gallery_pictures=options.gallery_pictures or options.pictures,
+                command=command_line(options),
+                warnings=[decision.warning] if decision.warning else [],
+            )
+    return {**found.summary, "failed": failed, "report": options.report}, found.first
+
+
+def command_line(options: LookupOptions) -> str:
+    """The command that gives the same answers again."""
+    parts = ["faceidx", "classify", str(options.probes), "--index", str(options.gallery)]
+    parts += ["--model", str(options.model.path)] if options.model else []
+    parts += ["--top-k", str(options.top_k)]
+    for name in ("threshold", "fusion", "neighbours", "report", "pictures", "gallery_pictures"):
+        value = getattr(options, name)
+        parts += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(parts)
+
+
+def _check_report(options: LookupOptions) -> None:
+    if options.report is None:
+        check_pictures(options.pictures or options.gallery_pictures, None)
+        return
+    for folder in (options.pictures, options.gallery_pictures):
+        check_pictures(folder, options.report)
+    others = [options.probes, options.gallery, options.out]
+    check_report(options.report, [path for path in others if path is not None])
+    refuse_existing(options.report, overwrite=options.overwrite)
 
 
 @contextmanager

@@ -37,10 +37,9 @@ class Threshold:
     errors: int
     trials: int
     interval: tuple[float, float]
-    """95 % Wilson interval of `fpir`, taking the searches as independent."""
+    """95 % interval of the share of strangers at or above `value`, with people as the sample."""
     identities: int
-    """People whose pictures were searched: searches with one person's pictures depend on each
-    other, so the true uncertainty lies between that of `trials` and that of `identities`."""
+    """People whose pictures were searched."""
     identity_errors: int
     """People with at least one false match."""
     gallery_vectors: int
@@ -48,6 +47,14 @@ class Threshold:
     stale: bool
     """The gallery has changed since."""
     created: str
+    expected: float | None = None
+    """Expected share of strangers at or above `value`; None where not computed."""
+    method: str = "counted"
+    """`counted`, or `extrapolated` where the people are too few to count."""
+    fusion: str = "best"
+    """How a person's score is made of pictures: `value` is for such scores alone."""
+    neighbours: int = 5
+    """Of the fusion `vote`."""
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -80,7 +87,7 @@ def render_manifest(manifest: Manifest) -> bytes:
     fields: dict[str, Any] = {"format": FORMAT, "version": VERSION, **asdict(manifest)}
     counts = ("vectors", "identities", "refused")
     fields["counts"] = {name: fields.pop(name) for name in counts}
-    return _render({**fields, "checksum": hashlib.sha256(_render(fields)).hexdigest()})
+    return with_checksum(fields)
 
 
 def parse_manifest(raw: bytes, name: str) -> Manifest:
@@ -99,8 +106,10 @@ def parse_manifest(raw: bytes, name: str) -> Manifest:
     if isinstance(version, int) and version > VERSION:
         raise InputError(f"{name} was written by a newer faceidx; update faceidx to read it")
     try:
+        # Of what was written, not of what is read from it: an older faceidx wrote fewer fields.
+        written = {name: value for name, value in fields.items() if name != "checksum"}
+        intact = with_checksum(written) == raw
         manifest = _manifest(fields)
-        intact = render_manifest(manifest) == raw
     except (ValueError, KeyError, TypeError, AttributeError):
         intact = False
     if not intact:
@@ -108,6 +117,11 @@ def parse_manifest(raw: bytes, name: str) -> Manifest:
             f"{name} is damaged or was edited; rebuild the gallery with `faceidx index import`"
         )
     return manifest
+
+
+def with_checksum(fields: dict[str, Any]) -> bytes:
+    """The canonical text of a manifest's fields, with its checksum."""
+    return _render({**fields, "checksum": hashlib.sha256(_render(fields)).hexdigest()})
 
 
 def _manifest(fields: dict[str, Any]) -> Manifest:

@@ -6,21 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from faceidx.errors import InputError
-from faceidx.gallery import calibrate as module
+from faceidx.gallery import fusion
 from faceidx.gallery.build import AddOptions, BuildOptions, RemoveOptions, add, build, remove
-from faceidx.gallery.calibrate import (
-    CalibrateOptions,
-    calibrate,
-    non_mated_scores,
-    threshold_at,
-    wilson_interval,
-)
+from faceidx.gallery.calibrate import CalibrateOptions, calibrate, people_needed
 from faceidx.gallery.check import info, verify
 from faceidx.gallery.folder import load_gallery
+from faceidx.gallery.fusion import create_fusion
+from faceidx.gallery.manifest import parse_manifest, render_manifest, with_checksum
+from faceidx.gallery.open_set import open_set_threshold
 from tests.gallery.conftest import WriteFaces, clustered
 
 
@@ -52,63 +47,52 @@ def test_scores_equal_a_naive_leave_one_person_out_loop_in_any_blocks(
     mixed: tuple[Path, np.ndarray, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, vectors, names = mixed
-    monkeypatch.setattr(module, "_BLOCK_PROBES", 9)
-    monkeypatch.setattr(module, "_BLOCK_ROWS", 7)
+    monkeypatch.setattr(fusion, "_BLOCK_PROBES", 9)
+    monkeypatch.setattr(fusion, "_BLOCK_ROWS", 7)
     with load_gallery(path) as gallery:
-        scores = non_mated_scores(gallery, np.flatnonzero(gallery.codes >= 0))
+        best = create_fusion("best", gallery)
+        scores = best.as_strangers(np.flatnonzero(gallery.codes >= 0))
     np.testing.assert_allclose(scores, _leave_one_person_out(vectors, names), atol=1e-6)
 
 
-@pytest.mark.parametrize("fpir", [0.5, 0.1, 0.05, 0.02])
-def test_the_threshold_is_the_smallest_that_keeps_the_fpir(
-    mixed: tuple[Path, np.ndarray, list[str]], fpir: float
+@pytest.mark.parametrize("fusion", ["best", "mean", "vote"])
+@pytest.mark.parametrize("fpir", [0.5, 0.1, 0.02])
+def test_what_is_stored_are_the_counts_at_the_threshold(
+    mixed: tuple[Path, np.ndarray, list[str]], fpir: float, fusion: str
 ) -> None:
     path, _, names = mixed
-    result = calibrate(CalibrateOptions(gallery=path, fpir=fpir))
-    with load_gallery(path) as gallery:  # checked against a naive loop above, up to rounding
-        scores = non_mated_scores(gallery, np.flatnonzero(gallery.codes >= 0))
+    result = calibrate(CalibrateOptions(gallery=path, fpir=fpir, fusion=fusion))
+    with load_gallery(path) as gallery:
+        rows = np.flatnonzero(gallery.codes >= 0)
+        scores = create_fusion(fusion, gallery).as_strangers(rows)
     assert result["trials"] == len(scores)
     assert result["without_identity"] == names.count("")
     assert result["identities"] == len(set(names) - {""})
-    assert result["fpir"] <= fpir
-    for score in np.sort(scores):
-        errors = (scores > score).sum()
-        if errors / len(scores) <= fpir:
-            break
-    assert result["errors"] == errors
-    assert result["value"] == np.nextafter(score, np.float32(np.inf))
+    assert result["errors"] == (scores.astype(float) >= result["value"]).sum()
+    assert result["fpir"] == result["errors"] / len(scores) <= fpir
+    assert result["expected"] == pytest.approx(fpir, abs=0.06)
+    assert result["expected"] <= fpir
     low, high = result["interval"]
-    assert low <= result["fpir"] <= high
+    assert low <= result["expected"] <= high
     stored = info(path)["threshold"]
     assert stored["value"] == result["value"]
+    assert (stored["fusion"], stored["method"]) == (fusion, result["method"])
     assert not stored["stale"]
     assert verify(path)["intact"]
 
 
-@given(
-    st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=60),
-    st.floats(1e-4, 0.9999),
-)
-def test_fpir_is_never_above_the_target_and_one_step_lower_would_be(
-    scores: list[float], fpir: float
+def test_a_threshold_written_before_fusions_is_read(
+    gallery_path: Path,
 ) -> None:
-    found = np.array(scores, dtype=np.float32)
-    threshold = threshold_at(found, fpir)
-    assert (found >= threshold).sum() / len(found) <= fpir
-    lower = np.nextafter(np.float32(threshold), np.float32(-2))
-    assert (found >= lower).sum() / len(found) > fpir
-
-
-def test_the_allowed_errors_do_not_suffer_from_rounding() -> None:
-    scores = np.arange(100, dtype=np.float32)
-    assert sum(scores >= threshold_at(scores, 0.29)) == 29  # 0.29 * 100 is 28.999999999999996
-
-
-def test_wilson_intervals_are_those_of_the_textbook() -> None:
-    # Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20
-    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson_interval(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
-    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+    calibrate(CalibrateOptions(gallery=gallery_path, fpir=0.3))
+    manifest = parse_manifest((gallery_path / "manifest.json").read_bytes(), "m")
+    fields = json.loads(render_manifest(manifest))
+    for name in ("expected", "method", "fusion", "neighbours"):
+        del fields["threshold"][name]
+    del fields["checksum"]
+    older = parse_manifest(with_checksum(fields), "m").threshold
+    assert older is not None
+    assert (older.value, older.fusion, older.expected) == (manifest.threshold.value, "best", None)  # type: ignore[union-attr]
 
 
 def test_a_target_too_small_to_resolve_is_said(
@@ -116,8 +100,18 @@ def test_a_target_too_small_to_resolve_is_said(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         result = calibrate(CalibrateOptions(gallery=gallery_path, fpir=0.001))
-    assert (result["errors"], result["trials"]) == (0, 60)
-    assert "cannot be resolved by 60 searches" in caplog.text
+    assert (result["errors"], result["trials"], result["method"]) == (0, 60, "extrapolated")
+    assert "cannot be resolved by 60 searches for 12 people (it takes 1001 people)" in caplog.text
+
+
+@pytest.mark.parametrize("fpir", [0.9, 0.5, 0.3, 0.1, 0.013, 0.01, 0.001])
+def test_the_people_needed_are_the_fewest_that_can_be_counted(fpir: float) -> None:
+    needed = people_needed(fpir)
+    scores = np.linspace(0.1, 0.5, needed, dtype=np.float32)
+    assert open_set_threshold(scores, np.arange(needed), fpir).method == "counted"
+    if needed > 2:
+        fewer = open_set_threshold(scores[1:], np.arange(needed - 1), fpir)
+        assert fewer.method == "extrapolated"
 
 
 def test_a_sample_searches_with_fewer_pictures_and_repeats_with_its_seed(
@@ -126,6 +120,7 @@ def test_a_sample_searches_with_fewer_pictures_and_repeats_with_its_seed(
     options = CalibrateOptions(gallery=gallery_path, fpir=0.1, sample=20, seed=5)
     one, two = calibrate(options), calibrate(options)
     assert one["trials"] == 20
+    assert one["identities"] == 12  # of every person one before a second
     assert one["value"] == two["value"]
 
 

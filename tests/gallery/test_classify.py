@@ -1,19 +1,22 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from faceidx.embedding.store import EmbeddingFile
+from faceidx.embedding.store import EmbeddingFile, Origin
 from faceidx.errors import InputError
-from faceidx.gallery.build import RemoveOptions, remove
+from faceidx.evaluation.roc import roc_curve, tar_at_far
+from faceidx.evaluation.threshold import write_threshold
+from faceidx.gallery.build import BuildOptions, RemoveOptions, build, remove
 from faceidx.gallery.calibrate import CalibrateOptions, calibrate
 from faceidx.gallery.classify import Classified, ClassifyOptions, classify
 from faceidx.gallery.folder import load_gallery
 from faceidx.gallery.probes import probes_of_file
-from tests.gallery.conftest import WriteFaces, clustered
+from tests.gallery.conftest import FINGERPRINT, WriteFaces, clustered
 
 
 def _classify(gallery_path: Path, probes: Path, **options: object) -> Classified:
@@ -120,11 +123,104 @@ def test_probes_that_cannot_be_searched_are_unknown_counted_and_listed(
     vectors = clustered(12, 5)[:3].copy()
     vectors[1] = np.nan
     file = write_faces("bad.h5", vectors, ["person00"] * 3)
-    summary, first = _classify(gallery_path, file, threshold=0.5, top_k=1)
+    summary, first = _classify(gallery_path, file, threshold=0.5, top_k=1)[:2]
     assert (summary["matched"], summary["unknown"], summary["refused"]) == (2, 1, 1)
     assert first[1] == ("person00/1.jpg", None, "", None, "unknown")
     assert summary["rank1"] == {"value": 1.0, "errors": 0, "trials": 2}
     assert summary["fpir"] == {"value": None, "errors": 0, "trials": 0}
+
+
+def test_a_threshold_of_pairs_draws_a_warning_of_what_it_means_in_a_search(
+    gallery_path: Path,
+    probes: tuple[Path, np.ndarray, list[str]],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    file = tmp_path / "pairs.json"
+    origin = Origin(model="tiny", fingerprint=FINGERPRINT, preprocessing={})
+    scores = np.linspace(-1, 1, 202, dtype=np.float32)
+    roc = roc_curve(scores, np.arange(202) % 2 == 1)
+    (point,) = tar_at_far(roc, [0.02])
+    of_roc = {"roc": roc, "calibration": None, "min_cllr": None}
+    write_threshold(file, point, Path("pairs.txt"), origin, **of_roc)
+    summary = _classify(gallery_path, probes[0], threshold=str(file)).summary
+    assert summary["threshold"] == point.threshold
+    # 2 of 101 pairs in each of 60 comparisons
+    assert f"FMR of 0.02 is not an FPIR. With 60 pictures to compare with, up to {0.7:.2g}" in (
+        caplog.text
+    )
+    caplog.clear()
+    _classify(gallery_path, probes[0], threshold="0.5")
+    assert "its FMR is not an FPIR" in caplog.text
+    other = Origin(model="tiny", fingerprint="e" * 64, preprocessing={})
+    write_threshold(file, point, Path("pairs.txt"), other, **of_roc)
+    with pytest.raises(InputError, match="different models"):
+        _classify(gallery_path, probes[0], threshold=str(file))
+    for wrong, message in (("nan", "is no number"), ("0,5", "neither a number nor a threshold")):
+        with pytest.raises(InputError, match=message):
+            _classify(gallery_path, probes[0], threshold=wrong)
+
+
+def test_a_threshold_is_held_against_scores_of_its_own_fusion_alone(
+    gallery_path: Path, probes: tuple[Path, np.ndarray, list[str]]
+) -> None:
+    values = {}
+    for fusion in ("best", "mean", "vote"):
+        calibrated = calibrate(CalibrateOptions(gallery=gallery_path, fpir=0.2, fusion=fusion))
+        summary = _classify(gallery_path, probes[0]).summary
+        assert (summary["fusion"], summary["threshold"]) == (fusion, calibrated["value"])
+        values[fusion] = calibrated["value"]
+    assert len(set(values.values())) == 3
+    with pytest.raises(InputError, match=r"for --fusion vote .*--fpir 0.2 --fusion best`"):
+        _classify(gallery_path, probes[0], fusion="best")
+    with pytest.raises(InputError, match=r"--fpir 0.2 --fusion vote --neighbours 3`"):
+        _classify(gallery_path, probes[0], neighbours=3)
+    summary = _classify(gallery_path, probes[0], fusion="best", threshold=0.5).summary
+    assert summary["fusion"] == "best"
+
+
+def test_more_people_than_there_are_is_said_and_gives_all(
+    gallery_path: Path,
+    probes: tuple[Path, np.ndarray, list[str]],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    out = tmp_path / "all.csv"
+    _classify(gallery_path, probes[0], threshold=0.5, top_k=50, out=out)
+    assert len(out.read_text().splitlines()) == 1 + 50 * 12
+    assert "--top-k 50: the gallery holds 12 people" in caplog.text
+
+
+def test_an_empty_gallery_and_one_without_names_are_refused(
+    gallery_path: Path, probes: tuple[Path, np.ndarray, list[str]], write_faces: WriteFaces
+) -> None:
+    for fusion in ("best", "mean", "vote"):
+        nameless = gallery_path.parent / f"nameless-{fusion}"
+        file = write_faces(f"{fusion}.h5", clustered(1, 2), ["", ""])
+        build(BuildOptions(files=[file], out=nameless))
+        with pytest.raises(InputError, match="nobody to find"):
+            _classify(nameless, probes[0], threshold=0.5, fusion=fusion)
+    remove(RemoveOptions(gallery=gallery_path, identities=[f"person{n:02}" for n in range(12)]))
+    for fusion in ("best", "mean", "vote"):
+        with pytest.raises(InputError, match="is empty"):
+            _classify(gallery_path, probes[0], threshold=0.5, fusion=fusion)
+
+
+def test_the_suffix_says_how_answers_are_written(
+    gallery_path: Path, probes: tuple[Path, np.ndarray, list[str]], tmp_path: Path
+) -> None:
+    outs = [tmp_path / f"answers{suffix}" for suffix in (".csv", ".jsonl", ".txt")]
+    for out in outs:
+        _classify(gallery_path, probes[0], threshold=0.5, top_k=2, out=out)
+    with outs[0].open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    objects = [json.loads(line) for line in outs[1].read_text().splitlines()]
+    assert [{name: str(value) for name, value in one.items()} for one in objects] == rows
+    lines = outs[2].read_text().splitlines()
+    assert lines[0].split() == ["path", "rank", "identity", "score", "decision"]
+    assert [line.split()[:3] for line in lines[1:]] == [
+        [row["path"], row["rank"], row["identity"]] for row in rows
+    ]
 
 
 def test_probes_without_names_have_no_figures(gallery_path: Path, write_faces: WriteFaces) -> None:

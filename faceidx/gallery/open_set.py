@@ -1,0 +1,170 @@
+"""Which threshold lets through no more than a wanted share of strangers, and how sure that is.
+
+The sample are people, not searches: searches with pictures of one person depend on each other. A
+stranger is one person more of the same kind, so that his rank among the gallery's people is any
+one of N + 1 with equal chance. The threshold is the smallest score for which
+
+    (W + 1) / (N + 1) <= target,
+
+where W is the weight of the searches that reach it, all searches of one person weighing 1. This
+keeps the expected rate whatever the scores' distribution (conformal prediction with groups: Lee,
+Barber and Willett, "Distribution-free inference with hierarchical data", 2023, section 3).
+
+The gallery's people are searched against one person fewer than a stranger is; false positives grow
+about in proportion to the people, so the target is first multiplied by (N - 1) / N.
+
+With fewer than about 1 / target people no score can be shown to be high enough. The threshold is
+then extrapolated along an exponential tail through the highest 30 % of the people's scores (the
+tail of index 0 of the generalised Pareto distribution; Pickands, Annals of Statistics 3, 1975). Its
+scale is uncertain too, so that the predictive distribution is used: with m people of mean excess y
+above the start of the tail, a stranger who lies in it exceeds x with chance (1 + x / (m y)) ** -m.
+
+docs/galleries.md has what this gives on real faces.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from faceidx.evaluation.clustered import interval_by_people
+from faceidx.evaluation.intervals import Interval
+from faceidx.evaluation.roc import allowed_matches
+
+COUNTED, EXTRAPOLATED = "counted", "extrapolated"
+_TAIL = 0.3
+# Two people who are alike find each other: one likeness is an error of both.
+_BOTH = 2.0
+_DRAWS = 20_000
+_HIGHEST = 1.0  # no cosine lies above
+_SLACK = 1e-9  # of sums of weights such as 1/3
+
+
+class OpenSetThreshold(NamedTuple):
+    """A threshold and what is to be expected of it."""
+
+    value: float
+    """A float32 number."""
+    method: str
+    """`counted`, or `extrapolated` where the people are too few to count."""
+    expected: float
+    """The expected share of strangers at or above it."""
+    interval: Interval
+    """95 %, of the share of strangers at or above it."""
+
+
+def open_set_threshold(scores: np.ndarray, people: np.ndarray, fpir: float) -> OpenSetThreshold:
+    """Choose the threshold; at most the share `fpir` of the searches reaches it in any case.
+
+    Args:
+        scores: (T,) float32, best scores of searches without the own person.
+        people: (T,) whole numbers, whose picture was searched; two people or more.
+        fpir: wanted share of strangers that are taken for somebody, between 0 and 1.
+    """
+    searched = _Searches(scores, people)
+    number = searched.number
+    target = fpir * (number - 1) / number
+    least = searched.above(allowed_matches(fpir, len(scores)))
+    allowed = target * (number + 1) - 1
+    if allowed >= 0:
+        reached = int(np.searchsorted(searched.weight, allowed + _SLACK, side="right"))
+        value = max(least, searched.above(reached))
+        rate = (searched.weight_at(value) + 1) / (number + 1)
+        return OpenSetThreshold(value, COUNTED, _of_all(rate, number), searched.interval(value))
+    tail = _Tail(searched)
+    value = min(max(least, _float32(tail.threshold(target))), max(least, _HIGHEST))
+    return OpenSetThreshold(
+        value, EXTRAPOLATED, _of_all(tail.rate(value), number), tail.interval(value)
+    )
+
+
+class _Searches:
+    """Searches from the highest score down."""
+
+    def __init__(self, scores: np.ndarray, people: np.ndarray) -> None:
+        distinct, self._person = np.unique(people, return_inverse=True)
+        self.number = len(distinct)
+        self._trials = np.bincount(self._person)
+        self.order = np.argsort(-scores, kind="stable")
+        self.falling = scores[self.order]
+        self.weights = 1 / self._trials[self._person[self.order]]
+        self.weight = np.cumsum(self.weights)
+        """Weight of the searches down to each, one for a person."""
+
+    def above(self, place: int) -> float:
+        """The smallest number that the search at a place does not reach."""
+        if place >= len(self.falling):
+            return float(self.falling[-1])
+        return float(np.nextafter(self.falling[place], np.float32(np.inf)))
+
+    def weight_at(self, value: float) -> float:
+        reached = int(np.count_nonzero(self.falling.astype(np.float64) >= value))
+        return float(self.weight[reached - 1]) if reached else 0.0
+
+    def interval(self, value: float) -> Interval:
+        """Of the share of strangers, by what the people show."""
+        wrong = self.falling.astype(np.float64) >= value
+        person = self._person[self.order]
+        errors = np.bincount(person, weights=wrong)
+        low, high = interval_by_people(errors, self._trials, shared=_BOTH)
+        return Interval(_of_all(low, self.number), _of_all(high, self.number))
+
+
+class _Tail:
+    """The exponential tail through the highest scores."""
+
+    def __init__(self, searched: _Searches) -> None:
+        self._number = searched.number
+        wanted = max(_TAIL * searched.number, 1.0) + _SLACK
+        inside = int(np.searchsorted(searched.weight, wanted, side="right"))
+        inside = min(max(inside, 1), len(searched.falling) - 1)
+        self._start = float(searched.falling[inside])
+        self._people = float(searched.weight[inside - 1])
+        excess = searched.falling[:inside].astype(np.float64) - self._start
+        self._sum = float(np.dot(searched.weights[:inside], excess))
+        """m y: the excess of all people of the tail together."""
+        self._share = (self._people + 1) / (self._number + 1)
+
+    def threshold(self, target: float) -> float:
+        """The score that the share `target` of strangers is expected to reach."""
+        if self._share <= target:
+            return self._start
+        try:
+            return self._start + self._sum * math.expm1(
+                math.log(self._share / target) / self._people
+            )
+        except OverflowError:
+            return math.inf
+
+    def rate(self, value: float) -> float:
+        """The expected share of strangers at or above a score of the tail."""
+        if self._sum <= 0:
+            return self._share if value <= self._start else 0.0
+        return self._share * (1 + max(0.0, value - self._start) / self._sum) ** -self._people
+
+    def interval(self, value: float) -> Interval:
+        """95 % of the share, from the distributions of the tail's weight and of its scale.
+
+        Below, the tail may end: nothing there is certain.
+        """
+        chance = np.random.default_rng(0)
+        evidence = max(self._people / _BOTH, 0.5)
+        others = max((self._number - self._people) / _BOTH, 0.5)
+        scale = self._sum / _BOTH / chance.gamma(evidence, size=_DRAWS)
+        share = chance.beta(evidence, others, size=_DRAWS)
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            rates = share * np.exp(-max(0.0, value - self._start) / scale)
+        return Interval(0.0, _of_all(float(np.quantile(np.nan_to_num(rates), 0.975)), self._number))
+
+
+def _of_all(rate: float, number: int) -> float:
+    """A rate against one person fewer, as it is against all."""
+    return min(1.0, rate * number / (number - 1))
+
+
+def _float32(value: float) -> float:
+    """The smallest float32 number that is not below a value."""
+    near = np.float32(min(value, 2.0))
+    return float(near if float(near) >= value else np.nextafter(near, np.float32(np.inf)))

@@ -1,0 +1,126 @@
+"""Which threshold `classify` decides by: one given, or the gallery's calibrated one."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from faceidx.embedding.store import require_same_fingerprint
+from faceidx.errors import InputError
+from faceidx.evaluation.threshold import read_threshold
+from faceidx.gallery.folder import Gallery
+from faceidx.gallery.fusion import NEIGHBOURS
+
+_log = logging.getLogger(__name__)
+
+
+class Decision(NamedTuple):
+    """What is decided by."""
+
+    threshold: float
+    fusion: str
+    neighbours: int
+    source: str
+    """Where the threshold comes from, for a reader: `calibrated for an FPIR of 0.01`."""
+    warning: str = ""
+    """What speaks against it, logged already."""
+
+
+def decision_of(
+    gallery: Gallery,
+    given: float | str | None,
+    *,
+    fusion: str | None = None,
+    neighbours: int | None = None,
+) -> Decision:
+    """The threshold given, else the gallery's calibrated one, and the fusion to hold it against.
+
+    Warns where the calibrated one is stale, and where a threshold is given: one of pairs bounds
+    the errors of a single comparison, and a search makes as many as there are pictures.
+
+    Args:
+        given: a number, or the name of a threshold file that `verify-pairs` wrote.
+        fusion: None takes the one that the gallery was calibrated with, else the best picture.
+
+    Raises:
+        InputError: there is no threshold, it is no number and no threshold file, it was made with
+            another model, or calibrated with another fusion.
+    """
+    calibrated = gallery.manifest.threshold
+    if given is not None:
+        usual = (calibrated.fusion, calibrated.neighbours) if calibrated else ("best", NEIGHBOURS)
+        value, source, warning = _given(gallery, given)
+        if warning:
+            _log.warning("%s", warning)
+        return Decision(value, fusion or usual[0], neighbours or usual[1], source, warning)
+    if calibrated is None:
+        raise InputError(
+            f"{gallery.path} has no calibrated threshold; run `faceidx index calibrate "
+            f"{gallery.path} --fpir P` or give --threshold"
+        )
+    stale = ""
+    if calibrated.stale:
+        stale = (
+            "the gallery has changed since its threshold was calibrated; run "
+            f"`faceidx index calibrate {gallery.path} --fpir {calibrated.fpir_target:g}` again"
+        )
+        _log.warning("%s", stale)
+    decision = Decision(
+        calibrated.value,
+        fusion or calibrated.fusion,
+        neighbours or calibrated.neighbours,
+        f"calibrated for an FPIR of {calibrated.fpir_target:g}",
+        stale,
+    )
+    voters = decision.fusion == "vote" and decision.neighbours != calibrated.neighbours
+    if decision.fusion != calibrated.fusion or voters:
+        raise InputError(
+            f"{gallery.path} is calibrated for --fusion {calibrated.fusion}"
+            + (f" --neighbours {calibrated.neighbours}" if calibrated.fusion == "vote" else "")
+            + f"; run `faceidx index calibrate {gallery.path} --fpir "
+            f"{calibrated.fpir_target:g} --fusion {decision.fusion}"
+            + (f" --neighbours {decision.neighbours}" if voters else "")
+            + "`, or give --threshold"
+        )
+    return decision
+
+
+def _given(gallery: Gallery, given: float | str) -> tuple[float, str, str]:
+    """Value, source and warning."""
+    try:
+        value = float(given)
+    except ValueError:
+        return _of_file(gallery, Path(str(given)))
+    if not math.isfinite(value):
+        raise InputError(f"--threshold {given} is no number")
+    calibrated = gallery.manifest.threshold
+    if calibrated is not None and calibrated.value == value:
+        return value, "given, the calibrated one", ""
+    return (
+        value,
+        "given",
+        f"the threshold {value:g} is taken as given; if it was chosen on pairs, its FMR is not an "
+        f"FPIR: a search compares with all {gallery.count} pictures. `faceidx index calibrate "
+        f"{gallery.path} --fpir P` finds one for searches",
+    )
+
+
+def _of_file(gallery: Gallery, path: Path) -> tuple[float, str, str]:
+    if not path.exists():
+        raise InputError(f"--threshold {path} is neither a number nor a threshold file")
+    chosen = read_threshold(path)
+    if chosen.fingerprint is not None:
+        require_same_fingerprint(
+            gallery.origin.fingerprint, str(gallery.path), chosen.fingerprint, str(path)
+        )
+    chance = -math.expm1(gallery.count * math.log1p(-min(chosen.fmr, 1 - 1e-9)))
+    return (
+        chosen.threshold,
+        f"of pairs, from {path}",
+        f"{path} holds a threshold of pairs: its FMR of {chosen.fmr:.2g} is not an FPIR. With "
+        f"{gallery.count} pictures to compare with, up to {chance:.2g} of the searches for "
+        f"strangers may find somebody; `faceidx index calibrate {gallery.path} --fpir P` finds a "
+        "threshold for searches",
+    )
