@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ Examples:
   faceidx embed faces.csv --root /data --model m.safetensors --out faces.h5 --flip
   faceidx embed 'shards/{000..009}.tar' --model m.safetensors --out faces.h5
   faceidx embed crops/ --model w600k_r50.onnx --preset insightface --out crops.h5
+  faceidx embed photos/ --model run/model.safetensors --out photos.h5 --update
 
 The same command goes on after an interruption."""
 )
@@ -46,6 +48,8 @@ The same command goes on after an interruption."""
     help="How embeddings are stored.",
 )
 @click.option("--follow-links", is_flag=True, help="Follow links to folders.")
+@click.option("--update", is_flag=True, help="Embed what is new or changed, drop what is gone.")
+@click.option("--retry-failed", is_flag=True, help="Try pictures again that failed.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished output.")
 @click.option("--strict", is_flag=True, help=f"Exit with {EXIT_STRICT} when a picture failed.")
 @common_options
@@ -71,9 +75,31 @@ def embed(
         result = run(
             EmbedOptions(images=images, model=model, pipeline=pipeline, **options), progress
         )
-    summary = (
-        f"{result['embedded']} of {result['images']} pictures embedded into {result['out']} "
-        f"({result['failed']} failed, {result['ignored']} other files ignored), "
-        f"{result['images_per_second']:.0f} images/s"
-    )
+    summary = "\n".join(filter(None, [_outcome(result), _where_the_time_went(result)]))
     return result, summary, EXIT_STRICT if strict and result["failed"] else 0
+
+
+def _outcome(result: Mapping[str, Any]) -> str:
+    left = f"{result['failed']} failed, {result['ignored']} other files ignored"
+    if result["no_face"]:
+        left = f"{result['no_face']} without a face, {left}"
+    line = f"{result['embedded']} of {result['images']} pictures embedded into {result['out']}"
+    line += f" ({left})"
+    if result["kept"] or result["removed"]:
+        line += f", {result['kept']} of them unchanged, {result['removed']} removed"
+    return line
+
+
+def _where_the_time_went(result: Mapping[str, Any]) -> str:
+    """So that a user sees what to buy: more cores or a faster disk, or a GPU."""
+    waited = result["waited"]
+    total = sum(waited.values())
+    if not result["images_per_second"] or not total:
+        return ""
+    shares = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in waited.items())
+    fidelity = result["fidelity"]
+    return (
+        f"{result['images_per_second']:.0f} images/s with {result['engine']} in "
+        f"{result['precision']} (least cosine to float32 {fidelity['least']:.5f}); "
+        f"waited for: {shares}"
+    )

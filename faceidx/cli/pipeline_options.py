@@ -32,7 +32,7 @@ def pipeline_options(function: Callable[..., Any]) -> Callable[..., Any]:
         "--batch-size", type=_Auto(), default="auto", show_default=True, help="Pictures a batch."
     )
     @click.option(
-        "--workers", type=_Auto(), default="auto", show_default=True, help="Decoding threads."
+        "--workers", type=_Auto(), default="auto", show_default=True, help="Decoding processes."
     )
     @click.option("--flip", is_flag=True, help="Add the embeddings of the mirror images.")
     @click.option("--max-pixels", type=click.IntRange(1), help="Larger pictures are failed.")

@@ -2,39 +2,55 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from faceidx.embedding.batches import Part
+from faceidx.embedding.merge import merge_shards
 from faceidx.embedding.pipeline import (
+    Embedded,
     PipelineOptions,
-    embed_pictures,
+    Waiting,
+    auto_batch_size,
+    embed_parts,
     origin_of,
-    settle_batch_size,
+    prepare_of,
 )
 from faceidx.embedding.shards import (
-    merge_shards,
+    is_whole,
     open_job,
     partial_folder,
+    read_job,
     split_into_shards,
     write_shard,
 )
-from faceidx.embedding.store import EmbeddingFile, Origin
+from faceidx.embedding.store import EmbeddingFile, Origin, require_same_fingerprint
+from faceidx.embedding.update import Plan, plan_retry, plan_update
 from faceidx.errors import InputError, JobError
 from faceidx.files import refuse_existing, remove_leftovers, require_parent, writer_lock
-from faceidx.images.sources import Picture, open_source
+from faceidx.images.sources import Picture, Source, open_source
+from faceidx.images.workers import Workers
+from faceidx.models.choose import choose_model
 from faceidx.models.face_model import FaceModel
-from faceidx.models.open import ModelOptions, open_model
+from faceidx.models.open import ModelOptions, model_shape
 from faceidx.progress import Progress, ProgressCallback, silent
 
 logger = logging.getLogger(__name__)
 
 # Share of pictures far from the model's shape that draws a warning.
 _FAR_SHARE = 0.1
+# Faces on which engines and precisions are tried, and pictures that may be decoded to find them.
+_SAMPLE, _MOST_FOR_SAMPLE = 64, 256
 
 
 @dataclass(kw_only=True)
@@ -51,113 +67,322 @@ class EmbedOptions:
     """How embeddings are stored: `float32` or `float16`."""
     follow_links: bool = False
     overwrite: bool = False
+    update: bool = False
+    """Bring a finished file up to date: embed what is new or has changed, drop what is gone."""
+    retry_failed: bool = False
+    """Try pictures again that failed; alone, nothing else of a finished file is touched."""
 
 
 def embed(options: EmbedOptions, progress: ProgressCallback = silent) -> dict[str, Any]:
-    """Embed pictures into a file, or go on with unfinished work on it.
+    """Embed pictures into a file, go on with unfinished work on it, or bring it up to date.
 
     Returns:
         The fields that the command's JSON promises.
 
     Raises:
-        InputError: nothing to embed, a model that cannot be opened, or an output that exists.
+        InputError: nothing to embed, a model that cannot be opened, an output that exists, or one
+            of another model where it is to be brought up to date.
         JobError: no picture at all could be read, or the disk is full.
     """
     began = time.monotonic()
     require_parent(options.out)
     if options.out.is_dir():
         raise InputError(f"{options.out} is a folder; give the path of a file, such as faces.h5")
-    refuse_existing(options.out, overwrite=options.overwrite)
+    if options.overwrite and (options.update or options.retry_failed):
+        raise InputError("--overwrite goes with neither --update nor --retry-failed")
+    _refuse_finished(options)
     source = open_source(options.images, root=options.root, follow_links=options.follow_links)
-    model = open_model(options.model)
-    pipeline = replace(options.pipeline, batch_size=settle_batch_size(options.pipeline, model))
-    origin = origin_of(model, pipeline)
-    folder = partial_folder(options.out)
-    settings = {
-        "fingerprint": origin.fingerprint,
-        **origin.preprocessing,
-        "dtype": options.dtype,
-        "max_pixels": pipeline.max_pixels,
-    }
     with writer_lock(options.out):
-        # Once more: another process may have finished it while the model was opened here.
-        refuse_existing(options.out, overwrite=options.overwrite)
+        # Once more: another process may have finished it meanwhile.
+        _refuse_finished(options)
         remove_leftovers(options.out)
-        open_job(folder, settings, overwrite=options.overwrite)
-        shards = list(split_into_shards(folder, source.pictures))
-        done = _complete(shards, model, pipeline, origin, options.dtype, progress)
-        counts = _count([path for path, _ in shards])
-        if not counts["embedded"]:
-            reason = _first_reason(shards[0][0])
-            shutil.rmtree(folder)
-            raise JobError(
-                f"{options.images}: none of {len(source.pictures)} pictures could be embedded; "
-                f"the first: {reason}"
-            )
-        merge_shards(
-            options.out, [path for path, _ in shards], origin, model.embedding_dim, options.dtype
-        )
-        shutil.rmtree(folder)
-    if warning := photo_warning(counts["far"], counts["embedded"], model):
-        logger.warning(warning)
+        with _base(options) as base:
+            result = _Job(options, source, base, progress).run()
     seconds = time.monotonic() - began
-    return {
-        "out": str(options.out),
-        "images": len(source.pictures),
-        "embedded": counts["embedded"],
-        "failed": counts["failed"],
-        "no_face": counts["no_face"],
-        "ignored": source.ignored,
-        "resumed": len(source.pictures) - done,
-        "dim": model.embedding_dim,
-        "model": model.name,
-        "device": model.device,
-        "engine": model.engine,
-        "precision": model.precision,
-        "seconds": seconds,
-        "images_per_second": done / seconds,
-    }
+    rate = result.pop("made") / seconds
+    return {**result, "seconds": seconds, "images_per_second": rate}
 
 
-def _complete(
-    shards: Sequence[tuple[Path, Sequence[Picture]]],
-    model: FaceModel,
-    pipeline: PipelineOptions,
-    origin: Origin,
-    dtype: str,
-    progress: ProgressCallback,
-) -> int:
-    """Make the shards that are not there yet; returns how many pictures went into them."""
-    total = sum(len(part) for _, part in shards)
-    before, made = 0, 0
-    for path, part in shards:
-        if not path.exists():
+def _refuse_finished(options: EmbedOptions) -> None:
+    replaces = options.overwrite or options.update or options.retry_failed
+    way_out = "--update to bring it up to date, or --overwrite"
+    refuse_existing(options.out, overwrite=replaces, way_out=way_out)
 
-            def report(p: Progress, offset: int = before) -> None:
-                progress(replace(p, done=offset + p.done, total=total))
 
-            write_shard(path, embed_pictures(part, model, pipeline, report), origin, dtype)
-            made += len(part)
-        before += len(part)
-        progress(Progress("embed", before, total))
-    return made
+@contextmanager
+def _base(options: EmbedOptions) -> Iterator[EmbeddingFile | None]:
+    """The finished file that is to be brought up to date, None where there is none."""
+    if not (options.update or options.retry_failed) or not options.out.exists():
+        yield None
+        return
+    with EmbeddingFile(options.out) as file:
+        yield file
+
+
+class _Job:
+    """One run of the command, once it is the only writer of its output."""
+
+    def __init__(
+        self,
+        options: EmbedOptions,
+        source: Source,
+        base: EmbeddingFile | None,
+        progress: ProgressCallback,
+    ) -> None:
+        self._options, self._source, self._base = options, source, base
+        self._progress = progress
+        self._folder = partial_folder(options.out)
+        self._shards: list[Path] = []
+        self._resumed = 0
+
+    def run(self) -> dict[str, Any]:
+        """Do what is left to do and write the output."""
+        options = self._options
+        model, pipeline = self._settle()
+        origin = origin_of(model, pipeline)
+        self._require_same_origin(origin)
+        open_job(self._folder, self._settings(origin, pipeline), overwrite=options.overwrite)
+        plan = self._plan(pipeline)
+        todo: Sequence[Picture] = self._source.pictures if plan is None else plan.todo
+        waiting = Waiting()
+        self._make_shards(todo, model, pipeline, origin, waiting)
+        counts = _count(self._shards)
+        if plan is not None:
+            counts["embedded"] += plan.pictures
+            counts["faces"] += int(plan.kept.rows.sum())
+            counts["failed"] += len(plan.kept.left.failed)
+            counts["no_face"] += len(plan.kept.left.no_face)
+        if not counts["embedded"]:
+            self._give_up(counts)
+        fidelity = asdict(model.fidelity) if model.fidelity else _ITSELF
+        began = time.monotonic()
+        merge_shards(
+            options.out,
+            self._shards,
+            origin,
+            dtype=options.dtype,
+            kept=None if plan is None else plan.kept,
+            picture_of=pipeline.picture_of,
+            attributes={"fidelity": json.dumps(fidelity)},
+        )
+        waiting.write += time.monotonic() - began
+        shutil.rmtree(self._folder)
+        if warning := photo_warning(counts.pop("far"), counts["embedded"], model):
+            logger.warning(warning)
+        return {
+            "out": str(options.out),
+            "images": counts["embedded"] + counts["failed"] + counts["no_face"],
+            **counts,
+            "ignored": self._source.ignored,
+            "resumed": self._resumed,
+            "kept": 0 if plan is None else plan.pictures,
+            "removed": 0 if plan is None else plan.removed,
+            "dim": model.embedding_dim,
+            "model": model.name,
+            "device": model.device,
+            "engine": model.engine,
+            "precision": model.precision,
+            "batch_size": pipeline.batch_size,
+            "fidelity": fidelity,
+            "waited": asdict(waiting),
+            "made": len(todo) - self._resumed,
+        }
+
+    def _settle(self) -> tuple[FaceModel, PipelineOptions]:
+        """Open the model as the unfinished work or the file did; else as suits the pictures."""
+        wanted, pipeline = self._options.model, self._options.pipeline
+        before = self._recorded()
+        wanted = replace(
+            wanted,
+            engine=_unless_auto(wanted.engine, before.get("engine")),
+            precision=_unless_auto(wanted.precision, before.get("precision")),
+        )
+        size = pipeline.batch_size or before.get("batch_size")
+        preprocessing, template = model_shape(wanted)
+        size = size or auto_batch_size(wanted.device, preprocessing.image_size)
+        pipeline = replace(pipeline, batch_size=size)
+        model = choose_model(
+            wanted,
+            _sample(self._source.pictures, prepare_of(preprocessing, template, pipeline)),
+            images=len(self._source.pictures),
+            batch_size=size,
+            flip=pipeline.flip,
+        )
+        return model, pipeline
+
+    def _recorded(self) -> Mapping[str, Any]:
+        try:
+            job = read_job(self._folder)
+        except InputError:
+            if not self._options.overwrite:
+                raise
+            job = None
+        if job is not None and job.get("model") == self._options.model.path.name:
+            return job
+        return {} if self._base is None else self._base.origin.preprocessing
+
+    def _require_same_origin(self, origin: Origin) -> None:
+        if self._base is None:
+            return
+        before = self._base.origin
+        require_same_fingerprint(
+            before.fingerprint, str(self._options.out), origin.fingerprint, origin.model
+        )
+        for name in sorted({*before.preprocessing, *origin.preprocessing}):
+            was, now = before.preprocessing.get(name), origin.preprocessing.get(name)
+            if was != now and name not in _MAY_CHANGE:
+                raise InputError(
+                    f"{self._options.out} was made with other options: {name} was {was}, now "
+                    f"{now}; give the same, or --overwrite"
+                )
+            if was != now:
+                logger.warning("%s was %s, and is %s for what is added", name, was, now)
+
+    def _settings(self, origin: Origin, pipeline: PipelineOptions) -> dict[str, Any]:
+        """What all shards must share."""
+        return {
+            "model": self._options.model.path.name,
+            "fingerprint": origin.fingerprint,
+            **origin.preprocessing,
+            "dtype": self._options.dtype,
+            "max_pixels": pipeline.max_pixels,
+            "brought up to date": None if self._base is None else _stamp(self._options.out),
+        }
+
+    def _plan(self, pipeline: PipelineOptions) -> Plan | None:
+        if self._base is None:
+            return None
+        if not self._options.update:
+            return plan_retry(self._base, self._source.pictures, pipeline)
+        return plan_update(
+            self._base,
+            self._source.pictures,
+            pipeline,
+            retry_failed=self._options.retry_failed,
+        )
+
+    def _make_shards(
+        self,
+        todo: Sequence[Picture],
+        model: FaceModel,
+        pipeline: PipelineOptions,
+        origin: Origin,
+        waiting: Waiting,
+    ) -> None:
+        """Make the shards that are not there yet, each written while the next is in the model."""
+
+        def report(progress: Progress) -> None:
+            self._progress(replace(progress, done=self._resumed + progress.done))
+
+        with _Committer(origin, self._options.dtype, waiting) as committer:
+            for part, embedded in embed_parts(
+                self._missing(todo),
+                model,
+                pipeline,
+                total=len(todo),
+                waiting=waiting,
+                progress=report,
+            ):
+                committer.commit(part, embedded)
+        self._progress(Progress("embed", len(todo), len(todo)))
+
+    def _missing(self, todo: Sequence[Picture]) -> Iterator[Part]:
+        for part in split_into_shards(self._folder, todo):
+            assert part.path is not None
+            self._shards.append(part.path)
+            if is_whole(part.path):
+                self._resumed += len(part.pictures)
+            else:
+                yield part
+
+    def _give_up(self, counts: Mapping[str, int]) -> None:
+        reasons = [reason for path in self._shards for _, reason in _failed(path)]
+        shutil.rmtree(self._folder)
+        total = counts["failed"] + counts["no_face"]
+        if not total:
+            raise InputError(f"{self._options.out} would hold nothing: all its pictures are gone")
+        raise JobError(
+            f"{self._options.images}: none of {total} pictures could be embedded; "
+            + (f"the first: {reasons[0]}" if reasons else "no face was found in them")
+        )
+
+
+# What float32 itself is measured as.
+_ITSELF = {"least": 1.0, "mean": 1.0, "pictures": 0}
+# Of what a file records, that which may differ in what is added to it: embeddings stay comparable.
+_MAY_CHANGE = {"engine", "precision", "batch_size", "arch"}
+
+
+def _unless_auto(wanted: str, recorded: object) -> str:
+    return str(recorded) if wanted == "auto" and recorded else wanted
+
+
+def _stamp(path: Path) -> str:
+    return Picture("", "", path).stamp()
+
+
+def _sample(pictures: Sequence[Picture], prepare: Any) -> np.ndarray:
+    """Some of the first faces, (n, height, width, 3) uint8 RGB."""
+    first = pictures[:_MOST_FOR_SAMPLE]
+    crops: list[np.ndarray] = []
+    with Workers() as workers:
+        tagged = ((None, picture) for picture in first)
+        for _, _, result in workers.prepare(tagged, prepare, ahead=_SAMPLE, total=_SAMPLE):
+            if not isinstance(result, str):
+                crops += list(result.crops)
+            if len(crops) >= _SAMPLE:
+                break
+    height, width = prepare.size
+    return np.stack(crops[:_SAMPLE]) if crops else np.empty((0, height, width, 3), np.uint8)
+
+
+class _Committer:
+    """Writes shards in a thread of its own, one at a time. A context manager."""
+
+    def __init__(self, origin: Origin, dtype: str, waiting: Waiting) -> None:
+        self._origin, self._dtype, self._waiting = origin, dtype, waiting
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._running: Future[None] | None = None
+
+    def __enter__(self) -> _Committer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._thread.shutdown(wait=True)
+        if kind is None:
+            self._wait()
+
+    def commit(self, part: Part, embedded: Embedded) -> None:
+        """Begin to write a shard, when the one before is written."""
+        assert part.path is not None
+        self._wait()
+        self._running = self._thread.submit(
+            write_shard, part.path, embedded, self._origin, self._dtype
+        )
+
+    def _wait(self) -> None:
+        began = time.monotonic()
+        if self._running is not None:
+            self._running.result()
+        self._waiting.write += time.monotonic() - began
 
 
 def _count(shards: Sequence[Path]) -> dict[str, int]:
-    counts = {"embedded": 0, "failed": 0, "no_face": 0, "far": 0}
+    counts = {"embedded": 0, "faces": 0, "failed": 0, "no_face": 0, "far": 0}
     for path in shards:
         with EmbeddingFile(path) as shard:
             left = shard.left()
-            counts["embedded"] += shard.count
+            counts["embedded"] += int(shard.attribute("pictures", shard.count))
+            counts["faces"] += shard.count
             counts["failed"] += len(left.failed)
             counts["no_face"] += len(left.no_face)
             counts["far"] += int(shard.attribute("far", 0))
     return counts
 
 
-def _first_reason(shard: Path) -> str:
+def _failed(shard: Path) -> list[tuple[str, str]]:
     with EmbeddingFile(shard) as file:
-        return file.left().failed[0][1]
+        return file.left().failed
 
 
 def photo_warning(far: int, embedded: int, model: FaceModel) -> str | None:

@@ -14,17 +14,22 @@ import numpy as np
 
 from faceidx.embedding.ahead import ahead
 from faceidx.embedding.batches import Batch, Face, Part, batches
-from faceidx.embedding.store import Left, Origin
+from faceidx.embedding.store import Column, Left, Origin
 from faceidx.images.decode import DEFAULT_MAX_PIXELS
+from faceidx.images.keys import face_key, picture_of_face, several_faces_key
 from faceidx.images.pictures import Picture
 from faceidx.images.prepare import Prepare, WholePicture
 from faceidx.images.preprocess import Preprocessing
 from faceidx.images.workers import Workers
+from faceidx.models.device import free_memory, resolve_device
 from faceidx.models.face_model import FaceModel, normalize
 from faceidx.progress import Progress, ProgressCallback, silent
 
 # Pictures a batch: enough to keep the cores of a CPU or of a GPU busy, little enough for memory.
 _AUTO_BATCH = {"cpu": 32, "cuda": 256}
+# What a large network (IResNet-200, float32) takes for each pixel of a picture, measured on the
+# CPU; a quarter of the free memory is for a batch.
+_BYTES_A_PIXEL = 2000
 # Batches that wait for the model, so that it goes on while the next one is put together.
 _BATCHES_AHEAD = 2
 
@@ -41,6 +46,27 @@ class PipelineOptions:
     """Processes that decode; None takes one a core."""
     max_pixels: int = DEFAULT_MAX_PIXELS
     """Larger pictures are listed as failed."""
+    detect: str = "none"
+    """Which faces of a picture are embedded; `none` takes the picture as one face."""
+    keep_identity: bool = False
+    """Whether, of several faces in a picture, each gets the picture's identity."""
+
+    @property
+    def several(self) -> bool:
+        """Whether a picture can give several rows, each with a key of its own."""
+        return self.detect == "all"
+
+    def stored_key(self, key: str) -> str:
+        """How a picture is named in the file, where it is no row itself."""
+        return several_faces_key(key) if self.several else key
+
+    def stored_identity(self, identity: str) -> str:
+        """The identity of a row, for the identity of its picture."""
+        return "" if self.several and not self.keep_identity else identity
+
+    def picture_of(self, key: str) -> str:
+        """From the key of a row to that of its picture in the file."""
+        return picture_of_face(key) if self.several else key
 
 
 @dataclass(kw_only=True)
@@ -58,8 +84,27 @@ class Embedded:
     found: np.ndarray | None = None
     """(N,) where and how each face was found, of a structured type; None without detection."""
     left: Left = field(default_factory=Left)
+    pictures: int = 0
+    """How many pictures the rows come from."""
     far: int = 0
     """Pictures whose shape is far from the model's: photos rather than crops, by the look of it."""
+
+    def columns(self) -> dict[str, Column]:
+        """What else there is of each row, by the names of the datasets that hold it."""
+        found = self.found
+        names = () if found is None or found.dtype.names is None else found.dtype.names
+        columns: dict[str, Column] = {} if found is None else {name: found[name] for name in names}
+        return {**columns, "stamps": self.stamps} if self.stamps else columns
+
+    def rows(self) -> dict[str, Column]:
+        """Every value of each row, by the names of the datasets that hold it."""
+        return {
+            "embeddings": self.vectors,
+            "norms": self.norms,
+            "paths": self.paths,
+            "identities": self.identities,
+            **self.columns(),
+        }
 
     def raw(self) -> np.ndarray:
         """(N, D) float32 as the model gave them, not normalised."""
@@ -89,7 +134,7 @@ def embed_pictures(
     made = embed_parts(
         [Part(pictures=pictures)], model, options, total=len(pictures), progress=progress
     )
-    return next((embedded for _, embedded in made), _together([], [], model))
+    return next((embedded for _, embedded in made), _together([], [], model, options))
 
 
 def embed_parts(
@@ -116,7 +161,7 @@ def embed_parts(
         stream = ahead(
             batches(
                 parts,
-                prepare_of(model.preprocessing, options),
+                prepare_of(model.preprocessing, model.template, options),
                 workers,
                 batch_size=settle_batch_size(options, model),
                 total=total,
@@ -140,7 +185,7 @@ def embed_parts(
                     progress(Progress("embed", done, total, note=note))
                     if batch.last:
                         break  # so that this part is not kept waiting for the next one's pictures
-                yield part, _together(of_part, raw, model)
+                yield part, _together(of_part, raw, model, options)
         finally:
             stream.close()
 
@@ -155,49 +200,83 @@ def _timed(stream: Iterator[Batch], waiting: Waiting) -> Iterator[Batch]:
         yield batch
 
 
-def _together(batches: Sequence[Batch], raw: Sequence[np.ndarray], model: FaceModel) -> Embedded:
+def _together(
+    batches: Sequence[Batch],
+    raw: Sequence[np.ndarray],
+    model: FaceModel,
+    options: PipelineOptions,
+) -> Embedded:
     """Put the batches of a part together, what has no finite embedding aside."""
     faces = [face for batch in batches for face in batch.faces]
-    left = Left(
-        failed=[entry for batch in batches for entry in batch.left.failed],
-        no_face=[key for batch in batches for key in batch.left.no_face],
-        stamps={key: stamp for batch in batches for key, stamp in batch.left.stamps.items()},
-    )
     vectors, norms = normalize(
         np.concatenate(raw) if raw else np.empty((0, model.embedding_dim), np.float32)
     )
     usable = np.isfinite(vectors).all(axis=1) & np.isfinite(norms) & (norms > 0)
-    for row in np.flatnonzero(~usable):
-        _without_length(faces[row], left)
-    left.failed.sort()
     kept = [faces[row] for row in np.flatnonzero(usable)]
     found = [face.found for face in kept if face.found is not None]
     return Embedded(
         vectors=vectors[usable],
         norms=norms[usable],
-        paths=[face.picture.key for face in kept],
-        identities=[face.picture.identity for face in kept],
-        stamps=[face.stamp for face in kept],
+        paths=[_key(face, options) for face in kept],
+        identities=[options.stored_identity(face.picture.identity) for face in kept],
+        stamps=[face.stamp for face in kept if face.stamp],
         found=np.concatenate(found) if found else None,
-        left=left,
+        left=_left(batches, [faces[row] for row in np.flatnonzero(~usable)], kept, options),
+        pictures=len({face.picture.key for face in kept}),
         far=sum(batch.far for batch in batches),
     )
 
 
-def _without_length(face: Face, left: Left) -> None:
-    reason = "the model gives no embedding of a finite length for it"
-    left.failed.append((face.picture.key, reason))
-    left.stamps[face.picture.key] = face.stamp
+def _key(face: Face, options: PipelineOptions) -> str:
+    key = options.stored_key(face.picture.key)
+    return face_key(key, face.number) if options.several else key
 
 
-def prepare_of(preprocessing: Preprocessing, options: PipelineOptions) -> Prepare:
-    """What is to be made of each picture for a model that wants its input so."""
+def _left(
+    batches: Sequence[Batch],
+    without_length: Sequence[Face],
+    kept: Sequence[Face],
+    options: PipelineOptions,
+) -> Left:
+    """What the batches left out, and pictures no face of which has an embedding."""
+    failed = {key: reason for batch in batches for key, reason in batch.left.failed}
+    stamps = {key: stamp for batch in batches for key, stamp in batch.left.stamps.items()}
+    usable = {face.picture.key for face in kept}
+    for face in without_length:
+        if face.picture.key not in usable:
+            failed[face.picture.key] = "the model gives no embedding of a finite length for it"
+            stamps[face.picture.key] = face.stamp
+    return Left(
+        failed=sorted((options.stored_key(key), reason) for key, reason in failed.items()),
+        no_face=[options.stored_key(key) for batch in batches for key in batch.left.no_face],
+        stamps={options.stored_key(key): stamp for key, stamp in stamps.items() if stamp},
+    )
+
+
+def prepare_of(
+    preprocessing: Preprocessing, template: str | None, options: PipelineOptions
+) -> Prepare:
+    """What is to be made of each picture, for a model that wants its input so.
+
+    Args:
+        template: alignment of the faces that the model was trained on, where that is known.
+    """
     return WholePicture(size=preprocessing.image_size, max_pixels=options.max_pixels)
 
 
 def settle_batch_size(options: PipelineOptions, model: FaceModel) -> int:
     """The batch size given, or the one that suits the model's device."""
-    return options.batch_size or _AUTO_BATCH[model.device.partition(":")[0]]
+    return options.batch_size or auto_batch_size(model.device, model.preprocessing.image_size)
+
+
+def auto_batch_size(device: str, image_size: tuple[int, int]) -> int:
+    """Pictures a batch that suit a device, `auto` included, and the memory that it has free."""
+    kind = resolve_device(device).partition(":")[0]
+    room = free_memory(device) // (4 * _BYTES_A_PIXEL * image_size[0] * image_size[1])
+    size = _AUTO_BATCH[kind]
+    while size > 1 and size > room:
+        size //= 2
+    return size
 
 
 def origin_of(model: FaceModel, options: PipelineOptions) -> Origin:
@@ -213,6 +292,6 @@ def origin_of(model: FaceModel, options: PipelineOptions) -> Origin:
             "engine": model.engine,
             "precision": model.precision,
             "batch_size": settle_batch_size(options, model),
-            "detect": "none",
+            "detect": options.detect,
         },
     )

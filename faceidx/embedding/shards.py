@@ -10,36 +10,52 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
+import numpy as np
 
+from faceidx.embedding.batches import Part
 from faceidx.embedding.pipeline import Embedded
-from faceidx.embedding.store import (
-    EmbeddingFile,
-    Left,
-    Origin,
-    create_datasets,
-    write_attributes,
-    write_embeddings,
-    write_left,
-)
+from faceidx.embedding.store import Column, EmbeddingFile, Left, Origin, write_embeddings
 from faceidx.errors import InputError
 from faceidx.files import FOLDER_MODE, whole_file
-from faceidx.hdf5 import NewHdf5
 from faceidx.images.sources import Picture
 
-# Pictures a shard: what an interruption can cost, against the price of a file.
+logger = logging.getLogger(__name__)
+
+# Pictures a shard, on average: what an interruption can cost, against the price of a file.
 SHARD_SIZE = 2048
+# No shard is larger than this many times the average; one in fifty would be.
+_LARGEST = 4
 _JOB = "job.json"
 
 
 def partial_folder(out: Path) -> Path:
     """Where the unfinished work on `out` lies."""
     return out.with_name(f"{out.name}.partial")
+
+
+def read_job(folder: Path) -> dict[str, Any] | None:
+    """Return the settings of the unfinished work in a folder, None where there is none.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    job = folder / _JOB
+    if not job.exists():
+        return None
+    try:
+        settings = json.loads(job.read_text("utf-8"))
+        if not isinstance(settings, dict):
+            raise ValueError("no JSON object")
+    except (ValueError, OSError) as error:
+        raise InputError(f"{job} is damaged ({error}); give --overwrite to begin anew") from None
+    return settings
 
 
 def open_job(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
@@ -53,7 +69,12 @@ def open_job(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> N
     Raises:
         InputError: unfinished work with other settings lies there.
     """
-    difference = _difference(folder, settings)
+    try:
+        difference = _difference(folder, read_job(folder), settings)
+    except InputError:
+        if not overwrite:
+            raise
+        difference = "it cannot be read"
     if difference and overwrite:
         shutil.rmtree(folder)
     elif difference:
@@ -63,17 +84,12 @@ def open_job(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> N
         temporary.write_text(json.dumps(settings, indent=1), "utf-8")
 
 
-def _difference(folder: Path, settings: Mapping[str, Any]) -> str | None:
+def _difference(
+    folder: Path, before: Mapping[str, Any] | None, settings: Mapping[str, Any]
+) -> str | None:
     """What keeps the work in a folder from being gone on with, None where nothing does."""
-    job = folder / _JOB
-    if not job.exists():
+    if before is None:
         return None
-    try:
-        before = json.loads(job.read_text("utf-8"))
-        if not isinstance(before, dict):
-            raise ValueError("no JSON object")
-    except (ValueError, OSError) as error:
-        return f"{job} is damaged ({error})"
     # The fingerprint last: what it covers is named by the option where there is one.
     for name in sorted({*before, *settings}, key=lambda n: (n == "fingerprint", n)):
         if before.get(name) != settings.get(name):
@@ -84,30 +100,38 @@ def _difference(folder: Path, settings: Mapping[str, Any]) -> str | None:
     return None
 
 
-def split_into_shards(
-    folder: Path, pictures: Sequence[Picture]
-) -> Iterator[tuple[Path, Sequence[Picture]]]:
-    """Yield the file of each shard and the pictures that go into it."""
-    for number, first in enumerate(range(0, len(pictures), SHARD_SIZE)):
-        part = pictures[first : first + SHARD_SIZE]
-        yield folder / f"shard-{number:06d}-{_digest(part)}.h5", part
+def split_into_shards(folder: Path, pictures: Iterable[Picture]) -> Iterator[Part]:
+    """Yield the pictures of each shard, and the file that they go into.
+
+    Where a shard ends is said by the hash of its last key: a picture that comes or goes changes one
+    shard, and leaves those after it as they are.
+    """
+    part: list[Picture] = []
+    number = 0
+    for picture in pictures:
+        part.append(picture)
+        is_end = zlib.crc32(picture.key.encode()) % SHARD_SIZE == 0
+        if is_end or len(part) == _LARGEST * SHARD_SIZE:
+            yield _shard(folder, number, part)
+            part, number = [], number + 1
+    if part:
+        yield _shard(folder, number, part)
 
 
-def _digest(pictures: Sequence[Picture]) -> str:
-    """Short hash over keys, identities, sizes and times: another content, another name."""
+def _shard(folder: Path, number: int, pictures: list[Picture]) -> Part:
+    """A shard is named after what it is made of: keys, identities, sizes and times."""
+    stamps = [picture.stamp() for picture in pictures]
     digest = hashlib.sha256()
-    for p in pictures:
-        try:
-            status = p.path.stat()
-            facts = f"{status.st_size}\0{status.st_mtime_ns}"
-        except (OSError, ValueError):
-            facts = "unreadable"
-        digest.update(f"{p.key}\0{p.identity}\0{facts}\0".encode())
-    return digest.hexdigest()[:16]
+    for picture, stamp in zip(pictures, stamps, strict=True):
+        digest.update(f"{picture.key}\0{picture.identity}\0{stamp}\0".encode())
+    path = folder / f"shard-{digest.hexdigest()[:24]}.h5"
+    return Part(pictures=pictures, stamps=stamps, path=path)
 
 
 def write_shard(path: Path, embedded: Embedded, origin: Origin, dtype: str) -> None:
-    """Commit a shard."""
+    """Commit a shard: from now on it is never made again."""
+    rows = embedded.rows()
+    checksum = _checksum({**rows, "embeddings": embedded.vectors.astype(dtype)}, embedded.left)
     write_embeddings(
         path,
         origin=origin,
@@ -115,42 +139,47 @@ def write_shard(path: Path, embedded: Embedded, origin: Origin, dtype: str) -> N
         norms=embedded.norms,
         paths=embedded.paths,
         identities=embedded.identities,
+        columns=embedded.columns(),
         left=embedded.left,
         dtype=dtype,
-        attributes={"far": embedded.far},
+        attributes={"far": embedded.far, "pictures": embedded.pictures, "checksum": checksum},
     )
 
 
-def merge_shards(out: Path, shards: Sequence[Path], origin: Origin, dim: int, dtype: str) -> None:
-    """Write the one promised file from the shards, a shard at a time."""
-    left, expected = Left(), sum(_rows(path) for path in shards)
-    with whole_file(out) as temporary, NewHdf5(temporary) as file:
-        create_datasets(file, dim=dim, dtype=dtype, rows=0, expected=expected)
-        for path in shards:
-            with EmbeddingFile(path) as shard:
-                _append(file, shard)
-                part = shard.left()
-            file.check()
-            left.failed += part.failed
-            left.no_face += part.no_face
-        write_left(file, left)
-        write_attributes(file, origin)
+def is_whole(path: Path) -> bool:
+    """Whether a shard is there and as it was committed; a damaged one is removed."""
+    if not path.exists():
+        return False
+    try:
+        with EmbeddingFile(path) as shard:
+            whole = shard.attribute("checksum") == _checksum(read_rows(shard), shard.left())
+    except InputError:
+        whole = False
+    if not whole:
+        logger.warning("the shard %s is damaged and is made anew", path.name)
+        path.unlink()
+    return whole
 
 
-def _rows(path: Path) -> int:
-    with EmbeddingFile(path) as shard:
-        return shard.count
-
-
-def _append(file: h5py.File, shard: EmbeddingFile) -> None:
-    first, rows = len(file["paths"]), shard.count
-    columns = {
-        "embeddings": shard.vectors(),
-        "norms": shard.norms(),
-        "paths": shard.paths(),
-        "identities": shard.identities(),
+def read_rows(file: EmbeddingFile, rows: slice = slice(None)) -> dict[str, Column]:
+    """The values of every dataset in a range of rows."""
+    return {
+        "embeddings": file.stored_vectors(rows),
+        "norms": file.norms(rows),
+        "paths": file.paths(rows),
+        "identities": file.identities(rows),
+        **{name: file.column(name, rows) for name in file.columns()},
     }
-    for name, values in columns.items():
-        file[name].resize(first + rows, axis=0)
-        if rows:
-            file[name][first:] = values
+
+
+def _checksum(rows: Mapping[str, Column], left: Left) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(rows):
+        digest.update(f"{name}\0".encode())
+        values = rows[name]
+        if isinstance(values, np.ndarray):
+            digest.update(np.ascontiguousarray(values).tobytes())
+        else:
+            digest.update("\0".join(values).encode())
+    digest.update(json.dumps([left.failed, left.no_face, left.stamps], sort_keys=True).encode())
+    return digest.hexdigest()

@@ -23,9 +23,11 @@ from faceidx.hdf5 import NewHdf5
 SUFFIX = ".h5"
 FORMAT = "faceidx-embeddings"
 VERSION = 1
+Column = np.ndarray | Sequence[str]
 TEXT = h5py.string_dtype("utf-8")
 # Rows of a chunk: large enough for sequential reads, small enough to fetch a few rows cheaply.
 _CHUNK_ROWS = 1024
+_OF_EVERY_FILE = frozenset({"embeddings", "norms", "paths", "identities"})
 # What h5py raises on damaged files, by the part that is damaged.
 _H5PY_ERRORS = (KeyError, ValueError, TypeError, RuntimeError, OSError)
 
@@ -94,24 +96,48 @@ class EmbeddingFile:
         """An attribute of the file."""
         return self._file.attrs.get(name, default)
 
-    def paths(self) -> list[str]:
+    def paths(self, rows: slice = slice(None)) -> list[str]:
         """Keys of the pictures (N), in the order of the rows."""
-        return self._texts("paths")
+        return self._texts("paths", rows)
 
-    def identities(self) -> list[str]:
+    def identities(self, rows: slice = slice(None)) -> list[str]:
         """Identity of each row (N), empty where unknown."""
-        return self._texts("identities")
+        return self._texts("identities", rows)
 
-    def norms(self) -> np.ndarray:
+    def norms(self, rows: slice = slice(None)) -> np.ndarray:
         """Length of each embedding before normalising, (N,) float32."""
         with reading(self.path):
             norms = own_dataset(self._file, "norms", self.path)
-            return np.asarray(norms[()], dtype=np.float32)
+            return np.asarray(norms[rows], dtype=np.float32)
 
     def vectors(self, rows: slice = slice(None)) -> np.ndarray:
         """Unit embeddings of a range of rows, (n, D) float32."""
         with reading(self.path):
             return np.asarray(self._vectors[rows], dtype=np.float32)
+
+    def stored_vectors(self, rows: slice = slice(None)) -> np.ndarray:
+        """Unit embeddings of a range of rows, (n, D) in the type that they are stored in."""
+        with reading(self.path):
+            return np.asarray(self._vectors[rows])
+
+    def columns(self) -> list[str]:
+        """Names of the other datasets with a value a row (`stamps`, and those of detection)."""
+        with reading(self.path):
+            return sorted(
+                name
+                for name, node in self._file.items()
+                if name not in _OF_EVERY_FILE
+                and isinstance(node, h5py.Dataset)
+                and node.shape[:1] == (self.count,)
+            )
+
+    def column(self, name: str, rows: slice = slice(None)) -> np.ndarray | list[str]:
+        """One of the `columns`, of a range of rows: (n, ...) numbers, or n texts."""
+        with reading(self.path):
+            dataset = own_dataset(self._file, name, self.path)
+            if h5py.check_string_dtype(dataset.dtype):
+                return [str(text) for text in dataset.asstr()[rows]]
+            return np.asarray(dataset[rows])
 
     def blocks(self, rows: int = 65536) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (first row, vectors) over the whole file, `rows` rows at a time."""
@@ -123,15 +149,21 @@ class EmbeddingFile:
         keys, reasons = self._texts("failed/paths"), self._texts("failed/reasons")
         if len(keys) != len(reasons):
             raise InputError(f"{self.path}: failed/paths and failed/reasons differ in length")
+        no_face = self._texts("no_face/paths")
+        stamps = [*self._texts("failed/stamps"), *self._texts("no_face/stamps")]
+        if stamps and len(stamps) != len(keys) + len(no_face):
+            raise InputError(f"{self.path}: failed and no_face differ in length from their stamps")
         return Left(
-            failed=list(zip(keys, reasons, strict=True)), no_face=self._texts("no_face/paths")
+            failed=list(zip(keys, reasons, strict=True)),
+            no_face=no_face,
+            stamps=dict(zip([*keys, *no_face], stamps, strict=False)),
         )
 
-    def _texts(self, name: str) -> list[str]:
+    def _texts(self, name: str, rows: slice = slice(None)) -> list[str]:
         with reading(self.path):
             if name not in self._file:
                 return []
-            return [str(t) for t in own_dataset(self._file, name, self.path).asstr()[()]]
+            return [str(t) for t in own_dataset(self._file, name, self.path).asstr()[rows]]
 
 
 @contextmanager
@@ -163,6 +195,7 @@ def write_embeddings(
     norms: np.ndarray,
     paths: Sequence[str],
     identities: Sequence[str],
+    columns: Mapping[str, Column] | None = None,
     left: Left | None = None,
     dtype: str = "float32",
     attributes: Mapping[str, Any] | None = None,
@@ -172,42 +205,61 @@ def write_embeddings(
     Args:
         vectors: (N, D) unit rows.
         norms: (N,) lengths before normalising.
+        columns: more datasets with a value a row: (N, ...) numbers, or N texts.
         dtype: how vectors are stored, `float32` or `float16`.
         attributes: more attributes for the file.
     """
     with whole_file(path) as temporary, NewHdf5(temporary) as file:
-        create_datasets(file, dim=vectors.shape[1], dtype=dtype, rows=len(paths))
-        if len(paths):
-            file["embeddings"][:] = vectors
-            file["norms"][:] = norms
-            file["paths"][:] = list(paths)
-            file["identities"][:] = list(identities)
+        rows: dict[str, Column] = {
+            "embeddings": vectors,
+            "norms": np.asarray(norms, np.float32),
+            "paths": paths,
+            "identities": identities,
+            **(columns or {}),
+        }
+        append_rows(file, rows, dtype=dtype, expected=len(paths))
         write_left(file, left or Left())
         write_attributes(file, origin, attributes)
 
 
-def create_datasets(
-    file: h5py.File, *, dim: int, dtype: str, rows: int, expected: int | None = None
+def append_rows(
+    file: h5py.File, rows: Mapping[str, Column], *, dtype: str, expected: int | None = None
 ) -> None:
-    """Create the datasets that hold a row a face; growable, so that shards can be appended.
+    """Append rows to the datasets of a file, which the first call creates.
 
     Args:
-        expected: rows that there will be in the end.
+        rows: the values of each dataset, as many in each.
+        dtype: how `embeddings` are stored.
+        expected: rows that there will be in the end, where that is known.
     """
-    chunk = max(1, min(_CHUNK_ROWS, rows if expected is None else expected))
-    file.create_dataset("embeddings", (rows, dim), dtype, maxshape=(None, dim), chunks=(chunk, dim))
-    file.create_dataset("norms", (rows,), "float32", maxshape=(None,), chunks=(chunk,))
-    for name in ("paths", "identities"):
-        file.create_dataset(name, (rows,), TEXT, maxshape=(None,), chunks=(chunk,))
+    for name, values in rows.items():
+        count = len(values)
+        if name not in file:
+            chunk = max(1, min(_CHUNK_ROWS, count if expected is None else expected))
+            kind, tail = TEXT, tuple[int, ...]()
+            if isinstance(values, np.ndarray):
+                kind, tail = (dtype if name == "embeddings" else values.dtype), values.shape[1:]
+            file.create_dataset(
+                name, (0, *tail), kind, maxshape=(None, *tail), chunks=(chunk, *tail)
+            )
+        dataset = file[name]
+        first = len(dataset)
+        dataset.resize(first + count, axis=0)
+        if count:
+            dataset[first:] = values if isinstance(values, np.ndarray) else list(values)
 
 
 def write_left(file: h5py.File, left: Left) -> None:
     """Write the groups `failed` and `no_face`."""
+    failed = [key for key, _ in left.failed]
     columns = {
-        "failed/paths": [key for key, _ in left.failed],
+        "failed/paths": failed,
         "failed/reasons": [reason for _, reason in left.failed],
         "no_face/paths": left.no_face,
     }
+    if left.stamps:
+        columns["failed/stamps"] = [left.stamps[key] for key in failed]
+        columns["no_face/stamps"] = [left.stamps[key] for key in left.no_face]
     for name, values in columns.items():
         file.create_dataset(name, (len(values),), TEXT, data=values if values else None)
 

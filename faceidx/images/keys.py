@@ -50,6 +50,26 @@ def unescape_key(key: str) -> bytes:
     return _ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), key.encode("utf-8"))
 
 
+def face_key(picture: str, number: int) -> str:
+    """Return the key of one of several faces in a picture: `KEY#1` for the first.
+
+    Args:
+        picture: the picture's key as `several_faces_key` gives it.
+        number: counted from 1.
+    """
+    return f"{picture}#{number}"
+
+
+def several_faces_key(key: str) -> str:
+    """Return a picture's key where keys of faces are made of it: a literal `#` becomes `%23`."""
+    return key.replace("#", "%23")
+
+
+def picture_of_face(key: str) -> str:
+    """Return the key of the picture that a face's key was made of."""
+    return key.rpartition("#")[0]
+
+
 def is_picture_name(name: str) -> bool:
     """Whether the extension is one of a picture, in whatever case."""
     _, dot, extension = name.rpartition(".")

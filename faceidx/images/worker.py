@@ -1,8 +1,8 @@
 """The process that decodes for another one: `workers.py` starts it and is its only caller.
 
-A request is the caller's folder, a `Prepare` and the pictures to make faces of. The reply is three messages: a line of
-JSON a picture, the pixels of all faces, and where they were found. Nothing that comes back could
-run code in the caller, whatever a hostile picture made of this process.
+A request is the caller's folder, a `Prepare` and the pictures to make faces of. The reply is three
+messages: JSON with an entry a picture, the pixels of all faces, and where they were found. Nothing
+that comes back could run code in the caller, whatever a hostile picture made of this process.
 """
 
 from __future__ import annotations

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from faceidx.errors import InputError
+
+# Where the system does not say what is free: enough for every default.
+_UNKNOWN_MEMORY = 8 << 30
 
 
 def resolve_device(device: str) -> str:
@@ -22,3 +27,23 @@ def resolve_device(device: str) -> str:
         if number and int(number) >= torch.cuda.device_count():
             raise InputError(f"--device {device}: there are {torch.cuda.device_count()} GPUs")
     return device
+
+
+def free_memory(device: str) -> int:
+    """Bytes that a device has free: of a GPU's own memory, or of the machine's.
+
+    Args:
+        device: as `resolve_device` takes it.
+    """
+    device = resolve_device(device)
+    if device.startswith("cuda"):
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return _UNKNOWN_MEMORY
+    kilobytes = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
+    return int(kilobytes) * 1024 if kilobytes else _UNKNOWN_MEMORY

@@ -21,7 +21,7 @@ from faceidx.embedding.pipeline import PipelineOptions
 from faceidx.embedding.store import EmbeddingFile
 from faceidx.errors import InputError, JobError
 from faceidx.files import writer_lock
-from faceidx.images.sources import unescape_key
+from faceidx.images.sources import Source, open_source, unescape_key
 from faceidx.models.open import ModelOptions
 from faceidx.progress import Progress
 from tests.conftest import FakeModel, draw
@@ -31,14 +31,16 @@ _MODEL = ModelOptions(path=Path("fake"))
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shards of three, so that a handful of pictures make several."""
+    """Shards of three on average, so that a handful of pictures make several."""
     monkeypatch.setattr(shards, "SHARD_SIZE", 3)
 
 
 @pytest.fixture
 def model(fake_model: FakeModel, monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     """The model that `embed` opens."""
-    monkeypatch.setattr(module, "open_model", lambda _: fake_model)
+    shape = (fake_model.preprocessing, fake_model.template)
+    monkeypatch.setattr(module, "model_shape", lambda _: shape)
+    monkeypatch.setattr(module, "choose_model", lambda *_, **__: fake_model)
     return fake_model
 
 
@@ -60,6 +62,12 @@ def _content(path: Path) -> dict[str, Any]:
     return found
 
 
+def _shards(pictures: Path) -> list[int]:
+    """How many pictures each shard holds."""
+    listed = open_source(pictures).pictures
+    return [len(part.pictures) for part in shards.split_into_shards(Path("anywhere"), listed)]
+
+
 def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -76,19 +84,25 @@ def test_the_output_is_what_the_format_promises(
     result = embed(_options(pictures, out))
     assert result.pop("seconds") > 0
     assert result.pop("images_per_second") > 0
+    assert all(seconds >= 0 for seconds in result.pop("waited").values())
     assert result == {
         "out": str(out),
         "images": 12,
         "embedded": 11,
+        "faces": 11,
         "failed": 1,
         "no_face": 0,
         "ignored": 1,
         "resumed": 0,
+        "kept": 0,
+        "removed": 0,
         "dim": 8,
         "model": "fake",
         "device": "cpu",
         "engine": "torch",
         "precision": "fp32",
+        "batch_size": 32,
+        "fidelity": {"least": 1.0, "mean": 1.0, "pictures": 0},
     }
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     assert _names(tmp_path) == ["out.h5", "pictures"]
@@ -100,11 +114,14 @@ def test_the_output_is_what_the_format_promises(
             "failed",
             "failed/paths",
             "failed/reasons",
+            "failed/stamps",
             "identities",
             "no_face",
             "no_face/paths",
+            "no_face/stamps",
             "norms",
             "paths",
+            "stamps",
         ]
         assert set(file.attrs) == {
             "format",
@@ -112,6 +129,7 @@ def test_the_output_is_what_the_format_promises(
             "model",
             "fingerprint",
             "preprocessing",
+            "fidelity",
             "created",
         }
         assert file["embeddings"].shape == (11, 8)
@@ -258,15 +276,15 @@ def test_a_finished_output_is_replaced_with_overwrite_alone(
 
 
 def test_an_output_that_another_process_finishes_meanwhile_is_kept(
-    pictures: Path, fake_model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out.h5"
 
-    def slow_open(_: ModelOptions) -> FakeModel:
+    def slow_open(*_: Any, **__: Any) -> Source:
         out.write_text("theirs")
-        return fake_model
+        return open_source(pictures)
 
-    monkeypatch.setattr(module, "open_model", slow_open)
+    monkeypatch.setattr(module, "open_source", slow_open)
     with pytest.raises(InputError, match="--overwrite"):
         embed(_options(pictures, out))
     assert out.read_text() == "theirs"
@@ -320,9 +338,12 @@ def test_interrupted_work_goes_on_and_redoes_no_committed_shard(
     assert stat.S_IMODE((tmp_path / "out.h5.partial").stat().st_mode) == 0o700
     model.batches.clear()
     result = embed(_options(pictures, out, overwrite=overwrite))
-    # Four shards of three in all, one picture of which fails; two are there already.
-    assert (result["resumed"], result["images"], result["embedded"]) == (6, 12, 11)
-    assert len(model.batches) == 2
+    # One picture of twelve fails; two shards are there already.
+    sizes = _shards(pictures)
+    assert len(sizes) > 2
+    assert (result["images"], result["embedded"]) == (12, 11)
+    assert result["resumed"] == sum(sizes[:2])
+    assert len(model.batches) == len(sizes) - 2
     assert _content(out) == _content(tmp_path / "unbroken.h5")
     assert _names(tmp_path) == ["out.h5", "pictures", "unbroken.h5"]
 
@@ -337,9 +358,48 @@ def test_a_shard_whose_pictures_have_changed_is_done_anew(
             embed(_options(pictures, out))
     draw(pictures / "nobody.png", seed=99, size=(16, 15))  # the first key, in the first shard
     model.batches.clear()
-    assert embed(_options(pictures, out))["resumed"] == 3
+    assert embed(_options(pictures, out))["resumed"] == _shards(pictures)[1]
     embed(_options(pictures, tmp_path / "fresh.h5"))
     assert _content(out) == _content(tmp_path / "fresh.h5")
+
+
+def test_a_picture_that_comes_in_between_costs_one_shard(
+    pictures: Path, model: FakeModel, tmp_path: Path
+) -> None:
+    for number in range(100):
+        draw(pictures / "more" / f"{number:03}.png", seed=number)
+    before = {p.path for p in shards.split_into_shards(tmp_path, open_source(pictures).pictures)}
+    draw(pictures / "more" / "020a.png", seed=1)
+    after = {p.path for p in shards.split_into_shards(tmp_path, open_source(pictures).pictures)}
+    assert len(before) > 20
+    assert len(before - after) == 1
+    assert len(after - before) in (1, 2)  # two where the new picture ends a shard
+
+
+def test_a_shard_that_was_damaged_is_made_anew(
+    pictures: Path,
+    model: FakeModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    out = tmp_path / "out.h5"
+    for number in range(20):
+        draw(pictures / "more" / f"{number}.png", seed=number)
+    embed(_options(pictures, tmp_path / "unbroken.h5"))
+    model.batches.clear()
+    with monkeypatch.context() as patch:
+        _interrupt(model, patch, after=2)
+        with pytest.raises(_PulledPlugError):
+            embed(_options(pictures, out))
+    one, other = sorted((tmp_path / "out.h5.partial").glob("shard-*.h5"))
+    with h5py.File(one, "r+") as file:
+        file["embeddings"][0, 0] += 0.25
+    other.write_bytes(other.read_bytes()[:100])
+    result = embed(_options(pictures, out))
+    assert result["resumed"] == 0
+    assert caplog.text.count("is damaged and is made anew") == 2
+    assert _content(out) == _content(tmp_path / "unbroken.h5")
 
 
 def test_other_options_than_those_of_the_unfinished_work_are_an_error_that_names_them(
@@ -365,7 +425,7 @@ def test_other_options_than_those_of_the_unfinished_work_are_an_error_that_names
             embed(_options(pictures, out))
     # Workers change nothing that comes out.
     workers = PipelineOptions(workers=3)
-    assert embed(_options(pictures, out, pipeline=workers))["resumed"] == 3
+    assert embed(_options(pictures, out, pipeline=workers))["resumed"] == _shards(pictures)[0]
 
 
 def test_overwrite_throws_unfinished_work_with_other_options_away(

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from faceidx.embedding import pipeline
 from faceidx.embedding.pipeline import (
     _BATCHES_AHEAD,
     PipelineOptions,
+    auto_batch_size,
     embed_pictures,
     origin_of,
     settle_batch_size,
@@ -172,8 +174,16 @@ def test_the_origin_says_all_that_was_done_to_a_picture(fake_model: FakeModel) -
     }
 
 
-def test_the_batch_size_follows_the_device_unless_given(fake_model: FakeModel) -> None:
+def test_the_batch_size_follows_device_and_memory_unless_given(
+    fake_model: FakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert settle_batch_size(PipelineOptions(batch_size=5), fake_model) == 5
     on_cpu = settle_batch_size(PipelineOptions(), fake_model)
+    monkeypatch.setattr(pipeline, "resolve_device", lambda device: device)
+    monkeypatch.setattr(pipeline, "free_memory", lambda _: 64 << 30)
     fake_model.device = "cuda:1"
     assert settle_batch_size(PipelineOptions(), fake_model) > on_cpu
+    monkeypatch.setattr(pipeline, "free_memory", lambda _: 1 << 30)
+    assert auto_batch_size("cpu", (16, 16)) == on_cpu
+    assert 1 < auto_batch_size("cpu", (112, 112)) < on_cpu
+    assert auto_batch_size("cpu", (4000, 4000)) == 1

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from faceidx.embedding import embed as module
+from faceidx.embedding import merge, pipeline, shards
+from faceidx.embedding.embed import EmbedOptions, embed
+from faceidx.embedding.pipeline import PipelineOptions
+from faceidx.embedding.store import EmbeddingFile
+from faceidx.errors import InputError
+from faceidx.images.prepare import Prepared, WholePicture
+from faceidx.models.open import ModelOptions
+from tests.conftest import FakeModel, draw
+from tests.embedding.test_embed import _content, _interrupt, _PulledPlugError
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "SHARD_SIZE", 3)
+    monkeypatch.setattr(merge, "_BLOCK", 4)
+
+
+@pytest.fixture
+def model(fake_model: FakeModel, monkeypatch: pytest.MonkeyPatch) -> FakeModel:
+    """The model that `embed` opens."""
+    shape = (fake_model.preprocessing, fake_model.template)
+    monkeypatch.setattr(module, "model_shape", lambda _: shape)
+    monkeypatch.setattr(module, "choose_model", lambda *_, **__: fake_model)
+    return fake_model
+
+
+def _options(pictures: Path, out: Path, **changes: Any) -> EmbedOptions:
+    return EmbedOptions(images=pictures, out=out, model=ModelOptions(path=Path("fake")), **changes)
+
+
+def _update(pictures: Path, out: Path, **changes: Any) -> dict[str, Any]:
+    return embed(_options(pictures, out, update=True, **changes))
+
+
+def test_an_update_gives_what_embedding_anew_would_and_redoes_only_what_changed(
+    pictures: Path, model: FakeModel, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.h5"
+    (pictures / "p1" / "text.jpg").write_text("this is no picture")
+    (pictures / "p3" / "text.jpg").write_text("nor is this")
+    assert _update(pictures, out)["embedded"] == 11  # there is nothing yet: a plain run
+    draw(pictures / "p0" / "0.png", seed=77)  # another picture under the same name
+    draw(pictures / "p2" / "new.png", seed=78)
+    draw(pictures / "zz.png", seed=79)
+    draw(pictures / "p3" / "text.jpg", seed=80)  # was none, is one now
+    (pictures / "p2" / "4.png").unlink()
+    shutil.rmtree(pictures / "p4")
+    model.batches.clear()
+    result = _update(pictures, out)
+    assert sum(model.batches) == 4
+    assert (result["kept"], result["removed"], result["resumed"]) == (7, 3, 0)
+    assert (result["images"], result["embedded"], result["failed"]) == (12, 11, 1)
+    embed(_options(pictures, tmp_path / "fresh.h5"))
+    assert _content(out) == _content(tmp_path / "fresh.h5")
+    model.batches.clear()
+    assert _update(pictures, out)["kept"] == 11
+    assert model.batches == []
+    assert _content(out) == _content(tmp_path / "fresh.h5")
+
+
+def test_another_identity_of_the_same_picture_is_taken_over(
+    pictures: Path, model: FakeModel, tmp_path: Path
+) -> None:
+    faces = pictures / "faces.csv"
+    faces.write_text("path,identity\np0/0.png,anna\np0/1.png,anna\n")
+    out = tmp_path / "out.h5"
+    embed(_options(faces, out))
+    faces.write_text("path,identity\np0/0.png,anna\np0/1.png,bert\n")
+    assert _update(faces, out)["kept"] == 1
+    with EmbeddingFile(out) as file:
+        assert file.identities() == ["anna", "bert"]
+
+
+def test_failed_pictures_are_tried_again_when_asked_and_nothing_else_is_touched(
+    pictures: Path, model: FakeModel, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.h5"
+    broken = pictures / "p1" / "late.png"
+    broken.write_text("not there yet")
+    time = broken.stat().st_mtime_ns
+    embed(_options(pictures, out))
+    draw(broken, seed=5)
+    content = broken.read_bytes()
+    broken.write_bytes(content)
+    os.utime(broken, ns=(time, time))
+    draw(pictures / "p1" / "new.png", seed=6)
+    model.batches.clear()
+    result = embed(_options(pictures, out, retry_failed=True))
+    assert model.batches == [1]
+    assert (result["embedded"], result["failed"], result["kept"]) == (12, 0, 11)
+    with EmbeddingFile(out) as file:
+        assert "p1/late.png" in file.paths()
+        assert "p1/new.png" not in file.paths()
+        assert file.paths() == sorted(file.paths())
+
+
+def test_an_update_leaves_failures_alone_unless_they_are_to_be_retried(
+    pictures: Path, model: FakeModel, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.h5"
+    (pictures / "text.jpg").write_text("this is no picture")
+    embed(_options(pictures, out))
+    tried: list[int] = []
+
+    def progress(report: Any) -> None:
+        tried.append(report.total)
+
+    embed(_options(pictures, out, update=True), progress)
+    assert set(tried) == {0}
+    tried.clear()
+    embed(_options(pictures, out, update=True, retry_failed=True), progress)
+    assert set(tried) == {1}
+
+
+def test_an_interrupted_update_leaves_the_file_and_goes_on(
+    pictures: Path, model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.h5"
+    embed(_options(pictures, out))
+    before = _content(out)
+    for number in range(40):
+        draw(pictures / f"p{number % 7}" / f"more{number}.png", seed=number)
+    model.batches.clear()
+    with monkeypatch.context() as patch:
+        _interrupt(model, patch, after=3)
+        with pytest.raises(_PulledPlugError):
+            _update(pictures, out)
+    assert _content(out) == before
+    result = _update(pictures, out)
+    assert result["resumed"] > 0
+    assert result["kept"] == 11
+    embed(_options(pictures, tmp_path / "fresh.h5"))
+    assert _content(out) == _content(tmp_path / "fresh.h5")
+
+
+def test_a_file_of_another_model_or_options_is_not_brought_up_to_date(
+    pictures: Path, model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.h5"
+    embed(_options(pictures, out))
+    before = _content(out)
+    with pytest.raises(InputError, match=r"fingerprints .* cannot be compared"):
+        _update(pictures, out, pipeline=PipelineOptions(flip=True))
+    with pytest.raises(InputError, match="--overwrite goes with neither"):
+        _update(pictures, out, overwrite=True)
+    with pytest.raises(InputError, match="give --update to bring it up to date, or --overwrite"):
+        embed(_options(pictures, out))
+    monkeypatch.setattr(pipeline, "prepare_of", _Halves.of)
+    with pytest.raises(InputError, match="detect was none, now all"):
+        _update(pictures, out, pipeline=PipelineOptions(detect="all"))
+    assert _content(out) == before
+
+
+def test_another_precision_than_the_files_warns(
+    pictures: Path, model: FakeModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "out.h5"
+    embed(_options(pictures, out))
+    model.precision = "bf16"
+    _update(pictures, out)
+    assert "precision was fp32, and is bf16 for what is added" in caplog.text
+
+
+# --- several faces a picture --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Halves:
+    """Finds a face in each half of a picture, and none in one that is not wide."""
+
+    whole: WholePicture
+
+    @classmethod
+    def of(cls, preprocessing: Any, _: object, options: PipelineOptions) -> _Halves:
+        return cls(whole=WholePicture(size=preprocessing.image_size))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.whole.size
+
+    def __call__(self, data: Path | bytes) -> Prepared:
+        from faceidx.images.decode import decode
+        from faceidx.images.preprocess import fit
+
+        pixels = decode(data)
+        width = pixels.shape[1]
+        parts = [pixels[:, : width // 2], pixels[:, width // 2 :]] if width > 16 else []
+        crops = [fit(part, self.size) for part in parts]
+        found = np.zeros(len(crops), [("boxes", "<f4", (4,)), ("detection_scores", "<f4")])
+        found["boxes"] = np.arange(len(crops))[:, None]
+        return Prepared(np.array(crops, np.uint8).reshape(-1, *self.size, 3), found)
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Path:
+    root = tmp_path / "wide"
+    for number in range(8):
+        draw(root / f"p{number // 2}" / f"{number}.png", seed=number, size=(16, 32))
+    draw(root / "p1" / "a#1.png", seed=50, size=(16, 32))
+    draw(root / "p1" / "narrow.png", seed=51)
+    (root / "p2" / "no#.png").write_text("no picture")
+    return root
+
+
+def test_each_of_several_faces_is_a_row_and_updates_keep_them_together(
+    wide: Path, model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "prepare_of", _Halves.of)
+    monkeypatch.setattr(module, "prepare_of", _Halves.of)
+    faces = PipelineOptions(detect="all", batch_size=3)
+    out = tmp_path / "out.h5"
+    result = embed(_options(wide, out, pipeline=faces))
+    assert {
+        name: result[name] for name in ("images", "embedded", "faces", "failed", "no_face")
+    } == {
+        "images": 11,
+        "embedded": 9,
+        "faces": 18,
+        "failed": 1,
+        "no_face": 1,
+    }
+    with EmbeddingFile(out) as file:
+        paths = file.paths()
+        assert paths[:4] == ["p0/0.png#1", "p0/0.png#2", "p0/1.png#1", "p0/1.png#2"]
+        assert "p1/a%231.png#2" in paths
+        assert set(file.identities()) == {""}
+        assert file.columns() == ["boxes", "detection_scores", "stamps"]
+        assert np.asarray(file.column("boxes"))[:, 0].tolist() == [0, 1] * 9
+        left = file.left()
+        assert [key for key, _ in left.failed] == ["p2/no%23.png"]
+        assert left.no_face == ["p1/narrow.png"]
+    (wide / "p1" / "2.png").unlink()
+    draw(wide / "p1" / "narrow.png", seed=51, size=(16, 40))
+    draw(wide / "p0" / "00.png", seed=52, size=(16, 32))
+    updated = _update(wide, out, pipeline=faces)
+    assert (updated["kept"], updated["removed"], updated["faces"]) == (8, 1, 20)
+    embed(_options(wide, tmp_path / "fresh.h5", pipeline=faces))
+    assert _content(out) == _content(tmp_path / "fresh.h5")
+    named = replace(faces, keep_identity=True)
+    embed(_options(wide, tmp_path / "named.h5", pipeline=named))
+    with EmbeddingFile(tmp_path / "named.h5") as file:
+        assert set(file.identities()) == {"p0", "p1", "p2", "p3"}
