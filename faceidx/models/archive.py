@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # The oldest release whose `weights_only` reader holds what it promises: before it a file could
 # corrupt memory (CVE-2026-24747).
 _SAFE_TORCH = "2.10"
+_ZIP_START = b"PK\x03\x04"
 # The pickle in an archive names the tensors, whose bytes lie apart: iresnet200's has 0.2 MB. Its
 # reader builds objects of many times its size.
 _PICKLE_LIMIT = 16 << 20
@@ -65,7 +66,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     from torch.serialization import safe_globals
 
     _require_safe_torch()
-    archive = zipfile.is_zipfile(path)
+    with path.open("rb") as file:
+        archive = file.read(len(_ZIP_START)) == _ZIP_START  # as torch tells the two layouts apart
     if archive:
         _check_archive(path)
     try:
