@@ -223,7 +223,8 @@ def confusion(roc: Roc, threshold: float) -> Confusion:
 def d_prime(genuine_scores: SortedScores, impostor_scores: SortedScores) -> float | None:
     """Distance of the two means in units of the pooled standard deviation.
 
-    None where there is no spread, or where all pairs of a class are rejected.
+    None where there is no spread, where all pairs of a class are rejected, or where scores are so
+    large that their squares are infinite.
 
     Daugman, "Biometric decision landscapes", 2000: |m1 - m2| / sqrt((s1^2 + s2^2) / 2).
     """
@@ -232,7 +233,7 @@ def d_prime(genuine_scores: SortedScores, impostor_scores: SortedScores) -> floa
     mean1, variance1 = _moments(genuine_scores)
     mean2, variance2 = _moments(impostor_scores)
     spread = math.sqrt((variance1 + variance2) / 2)
-    return abs(mean1 - mean2) / spread if spread > 0 else None
+    return abs(mean1 - mean2) / spread if 0 < spread < math.inf else None
 
 
 def _require_both(genuine: int, pairs: int) -> None:
@@ -351,6 +352,10 @@ def _moments(scores: SortedScores) -> tuple[float, float]:
     if isinstance(scores, CountedScores):
         return scores.moments()
     blocks = [scores[i : i + _BLOCK] for i in range(0, len(scores), _BLOCK)]
-    mean = math.fsum(float(np.sum(b, dtype=np.float64)) for b in blocks) / len(scores)
-    squares = math.fsum(float(np.sum(np.square(b - np.float64(mean)))) for b in blocks)
+    with np.errstate(over="ignore", invalid="ignore"):
+        try:
+            mean = math.fsum(float(np.sum(b, dtype=np.float64)) for b in blocks) / len(scores)
+            squares = math.fsum(float(np.sum(np.square(b - np.float64(mean)))) for b in blocks)
+        except OverflowError:
+            return math.inf, math.inf
     return mean, squares / len(scores)

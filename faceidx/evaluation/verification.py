@@ -302,6 +302,13 @@ def _warnings(
             f"fewer than {ENOUGH_ERRORS} errors stand behind {', '.join(weak)}; "
             "take these figures as rough"
         )
+    finer = [p.target for p in figures.points if 0 < p.target * roc.impostor < 1]
+    if finer:
+        warnings.append(
+            f"{roc.impostor:,} impostor pairs cannot measure a FAR of "
+            f"{', '.join(f'{target:g}' for target in finer)}: the smallest above 0 is "
+            f"{1 / roc.impostor:.3g}, so the threshold lies above all of them"
+        )
     if missing_pictures and not missing:
         warnings.append(
             f"{len(missing_pictures)} pictures of templates are missing; "

@@ -287,3 +287,9 @@ def test_what_has_no_curve_is_refused_with_a_clear_line(
     with pytest.raises(InputError, match=words) as caught:
         roc_curve(np.array(scores, np.float32), np.array(labels, bool))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("copies", [1, 3 << 20])
+def test_scores_whose_squares_are_infinite_have_no_d_prime(copies: int) -> None:
+    assert d_prime(np.full(copies, 1e308), np.array([-1e308, 5.0])) is None

@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,7 +141,8 @@ def test_a_class_that_is_missing_whole_is_said(tmp_path: Path, embeddings: Write
 
 
 def test_figures_on_few_errors_draw_a_warning(people: tuple[Path, Path]) -> None:
-    warnings = verify_pairs(VerifyOptions(pairs=people[0], embeddings=people[1])).warnings
+    options = VerifyOptions(pairs=people[0], embeddings=people[1], fmr=(0.1,))
+    warnings = verify_pairs(options).warnings
     assert len(warnings) == 1
     assert "fewer than 30 errors stand behind TAR at FAR 0.1 (6 false matches)" in warnings[0]
 
@@ -158,6 +160,38 @@ def test_figures_on_enough_errors_draw_none() -> None:
     verified = judge(listed, None, VerifyOptions(pairs=listed.path, fmr=(0.1,)))
     assert verified.warnings == []
     assert verified.figures.intervals.method is None
+
+
+def _warnings(path: Path, rows: list[tuple[int, float]], **options: Any) -> str:
+    path.write_text("label,score\n" + "".join(f"{label},{score}\n" for label, score in rows))
+    return "\n".join(verify_pairs(VerifyOptions(pairs=path, **options)).warnings)
+
+
+def test_a_rate_that_is_finer_than_the_list_is_said(tmp_path: Path) -> None:
+    rows = [(label, label + 0.01 * k) for k in range(50) for label in (0, 1)]
+    said = _warnings(tmp_path / "s.csv", rows, fmr=(0.5, 0.02, 0.01, 1e-3, 0.0))
+    assert "50 impostor pairs cannot measure a FAR of 0.01, 0.001: the smallest above 0" in said
+    assert "cannot measure" not in _warnings(tmp_path / "s.csv", rows, fmr=(0.1, 0.02, 0.0))
+
+
+def test_scores_that_are_the_wrong_way_round_are_said(tmp_path: Path) -> None:
+    rows = [(label, 1 - label + 0.01 * k) for k in range(50) for label in (0, 1)]
+    assert "genuine pairs score lower than impostor pairs" in _warnings(tmp_path / "s.csv", rows)
+    alike = [(label, 0.01 * k) for k in range(50) for label in (0, 1)]
+    assert "score lower" not in _warnings(tmp_path / "s.csv", alike)
+
+
+def test_a_list_whose_names_are_found_another_way_says_which(
+    tmp_path: Path, people: tuple[Path, Path]
+) -> None:
+    pairs, embeddings = people
+    other = tmp_path / "other.csv"
+    other.write_text(pairs.read_text().replace("person", "data/faces/person"))
+    plain = verify_pairs(VerifyOptions(pairs=pairs, embeddings=embeddings))
+    found = verify_pairs(VerifyOptions(pairs=other, embeddings=embeddings))
+    assert found.as_json()["auc"] == plain.as_json()["auc"] and not found.missing
+    note = "the names of the list were found without their leading `data/faces/`"
+    assert found.warnings == [note, *plain.warnings]
 
 
 def test_scores_written_and_judged_again_give_the_same_figures(
