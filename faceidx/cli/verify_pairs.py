@@ -220,6 +220,8 @@ def summary(result: Mapping[str, Any], groups: GroupFigures | None = None) -> st
         )
         for point in result["tar_at_far"]
     ]
+    if result.get("other_policy"):
+        rows.append(_other_policy(result["other_policy"]))
     if groups is not None:
         rows += group_facts(groups)
     rows += [
@@ -264,6 +266,17 @@ def _cllr(result: Mapping[str, Any]) -> str:
     if result["cllr"] is None:
         return f"{best}  (no calibration can be fitted)"
     return f"{result['cllr']:.4f} after calibration, {best}"
+
+
+def _other_policy(other: Mapping[str, Any]) -> tuple[str, str]:
+    """The figures that the other policy for missing pairs gives, in one line."""
+    name = f"with {other['missing_policy']}"
+    if other["auc"] is None:
+        return name, "no figures: without the missing pairs a class is empty"
+    told = [f"AUC {other['auc']:.5f}", f"EER {other['eer']:.3%}"]
+    told += [] if other["accuracy"] is None else [f"accuracy {other['accuracy']:.3%}"]
+    told += [f"TAR {p['tar']:.3%} at FAR {p['target']:g}" for p in other["tar_at_far"]]
+    return name, ", ".join(told)
 
 
 def _missing(result: Mapping[str, Any]) -> str:
