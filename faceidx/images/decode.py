@@ -41,6 +41,7 @@ DEFAULT_MAX_PIXELS = 89_478_485
 
 # Pillow's names. MPO (JPEG with a second picture inside, as phones write it) is opened as JPEG.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
+DRAFTED = ("JPEG", "MPO")  # may be decoded at a fraction of their size
 _READABLE = "JPEG, PNG, WebP, BMP, TIFF, PGM, PPM, GIF, HEIC"
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _LONGEST_REASON = 200
@@ -86,21 +87,11 @@ def decode(
         PictureError: the picture is missing, damaged, truncated, oversized or no picture, or made
             to be decoded for minutes.
     """
-    with _opened(data) as file, _reasons():
-        image = _identify(file)
-        width, height = image.size
-        if width * height > max_pixels:
-            raise PictureError(
-                f"oversized: {width} x {height} pixels, more than {max_pixels} in all"
-            )
-        if width < 1 or height < 1:
-            raise PictureError(f"damaged: {width} x {height} pixels")
-        if (reason := too_slow(image, file)) is not None:
-            raise PictureError(reason)
-        if at_least and image.format in ("JPEG", "MPO"):
+    with opened_picture(data, max_pixels) as image:
+        if at_least and image.format in DRAFTED:
             image.draft(None, (at_least, at_least))
         image.load()
-        return np.array(_rgb(_upright(image)))
+        return np.array(upright_rgb(image))
 
 
 # --- opening -----------------------------------------------------------------------------------
@@ -179,6 +170,23 @@ def _one_line(reason: str) -> str:
     return " ".join(line.split())[:_LONGEST_REASON]
 
 
+@contextmanager
+def opened_picture(data: bytes | Path, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
+    """A picture whose header was read and tells no reason to refuse it."""
+    with _opened(data) as file, _reasons():
+        image = _identify(file)
+        width, height = image.size
+        if width * height > max_pixels:
+            raise PictureError(
+                f"oversized: {width} x {height} pixels, more than {max_pixels} in all"
+            )
+        if width < 1 or height < 1:
+            raise PictureError(f"damaged: {width} x {height} pixels")
+        if (reason := too_slow(image, file)) is not None:
+            raise PictureError(reason)
+        yield image
+
+
 def _identify(file: IO[bytes]) -> ImageFile.ImageFile:
     """Read the header, as `Image.open` does but for the bound on pixels.
 
@@ -236,12 +244,23 @@ def _heif_is_installed() -> bool:
 # --- pixels ------------------------------------------------------------------------------------
 
 
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """A loaded picture as upright 8-bit RGB."""
+    return _rgb(_upright(image))
+
+
 def _upright(image: Image.Image) -> Image.Image:
-    try:
-        method = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a picture whose EXIF data alone are damaged is still a picture
-        method = None
+    method = _UPRIGHT.get(orientation(image))
     return image if method is None else image.transpose(method)
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation of a picture; 1 where it is upright as it is."""
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return found if found in _UPRIGHT else 1
+    except Exception:  # a picture whose EXIF data alone are damaged is still a picture
+        return 1
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -251,7 +270,8 @@ def _rgb(image: Image.Image) -> Image.Image:
         colours = image.convert("RGBA")
         white = Image.new("RGBA", colours.size, "white")
         return Image.alpha_composite(white, colours).convert("RGB")
-    return image.convert("RGB")
+    # `convert` copies what is RGB already.
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_deep_grey(image: Image.Image) -> Image.Image:

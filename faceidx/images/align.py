@@ -1,0 +1,150 @@
+"""Faces cut out upright: a similarity transform from five landmarks to a template.
+
+The template of ArcFace is that of deepinsight/insightface (python-package/insightface/utils/
+face_align.py, `arcface_dst`); with 96 columns it is that of SphereFace and CosFace. The template
+`facenet` stands for the crops of davidsandberg/facenet: a detected box with a margin of 32 of 160
+pixels. They were not aligned, so it holds the mean places of the landmarks in such crops, measured
+on real faces found by YuNet, with one scale for both directions.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+
+from faceidx.errors import InputError
+from faceidx.images.decode import PictureError
+from faceidx.images.photo import Photo
+
+# Template -> (height and width that the points are for, the points).
+_TEMPLATES = {
+    "arcface": (
+        (112, 112),
+        (
+            (38.2946, 51.6963),
+            (73.5318, 51.5014),
+            (56.0252, 71.7366),
+            (41.5493, 92.3655),
+            (70.7299, 92.2041),
+        ),
+    ),
+    "facenet": (
+        (160, 160),
+        ((54.32, 61.06), (105.68, 61.06), (80.0, 90.29), (58.17, 113.2), (101.83, 113.2)),
+    ),
+}
+TEMPLATES = tuple(_TEMPLATES)
+
+# Samples across a pixel of the crop, at most.
+_FINEST = 16
+# Landmarks closer together than this (root of their mean squared distance from their middle, in
+# pixels of the photo) say nothing about where a face lies.
+_LEAST_SPREAD = 1.0
+# A line rather than a face: the spread across is less than this share of that along.
+_LEAST_WIDTH = 0.03
+
+
+def template_for(template: str | None, size: tuple[int, int]) -> str:
+    """The template of a model whose record may not say it: `facenet` at 160 x 160, else `arcface`.
+
+    Raises:
+        InputError: there is no template of that name.
+    """
+    if template is None:
+        return "facenet" if size == (160, 160) else "arcface"
+    if template not in _TEMPLATES:
+        raise InputError(f"no alignment template {template!r}; there are {', '.join(TEMPLATES)}")
+    return template
+
+
+def template_points(template: str, size: tuple[int, int]) -> np.ndarray:
+    """Where the landmarks belong in a crop: (5, 2) float64 x, y.
+
+    Points are scaled by the height and stay in the middle of the width.
+
+    Args:
+        size: height and width of the crop.
+    """
+    (height, width), points = _TEMPLATES[template]
+    scale = size[0] / height
+    return (np.array(points) - (width / 2, 0)) * scale + (size[1] / 2, 0)
+
+
+def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The similarity transform that brings points closest to others (Umeyama 1991, eqs. 40-42).
+
+    Args:
+        source: (n, 2).
+        target: (n, 2).
+
+    Returns:
+        (2, 3) float64: scale times rotation, and translation.
+
+    Raises:
+        PictureError: the points are degenerate: not finite, in one place, on a line, or mirrored,
+            so that no turning and scaling makes them a face.
+    """
+    source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
+    if not np.isfinite(source).all():
+        raise PictureError("degenerate landmarks: not all are finite")
+    middle, aim = source.mean(axis=0), target.mean(axis=0)
+    a, b = source - middle, target - aim
+    along, across = np.linalg.svd(a / math.sqrt(len(a)), compute_uv=False)
+    if math.hypot(along, across) < _LEAST_SPREAD:
+        raise PictureError("degenerate landmarks: all in one place")
+    if across < _LEAST_WIDTH * along:
+        raise PictureError("degenerate landmarks: all on a line")
+    u, d, vt = np.linalg.svd(b.T @ a / len(a))
+    if np.linalg.det(u) * np.linalg.det(vt) < 0:
+        raise PictureError("degenerate landmarks: mirrored")
+    scale = d.sum() / (a**2).sum() * len(a)
+    linear = scale * (u @ vt)
+    return np.concatenate([linear, (aim - linear @ middle)[:, None]], axis=1)
+
+
+def scale_of(matrix: np.ndarray) -> float:
+    """Pixels of the crop for one of the photo."""
+    return float(math.hypot(matrix[0, 0], matrix[1, 0]))
+
+
+def warp(photo: Photo, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Cut a face out of a photo, in one step from its pixels.
+
+    Where many of the photo's pixels fall into one of the crop, they are averaged: the warp makes a
+    larger crop, with a sample for each pixel of the photo, which is then reduced. What lies beyond
+    the photo is black.
+
+    Args:
+        matrix: (2, 3) from the photo to the crop.
+        size: height and width of the crop.
+
+    Returns:
+        (height, width, 3) uint8 RGB.
+
+    Raises:
+        PictureError: the face lies beyond the photo.
+    """
+    height, width = size
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)
+    inverse = np.linalg.inv(matrix[:, :2])
+    reached = (corners - matrix[:, 2]) @ inverse.T
+    (left, top), (right, bottom) = reached.min(axis=0) - 2, reached.max(axis=0) + 2
+    # Twice the crop's detail, so that a photo decoded reduced gives the same crop as a whole one.
+    part = photo.part(left, top, right, bottom, detail=2 * scale_of(matrix))
+    if part is None:
+        raise PictureError("the face lies beyond the photo")
+    # From the part to the photo (pixel centres at whole numbers), then to the finer crop.
+    factor = part.factor
+    offset = np.array([part.left, part.top]) + (factor - 1) / 2
+    linear = matrix[:, :2] * factor
+    samples = min(max(1, round(1 / scale_of(linear))), _FINEST)
+    shift = (matrix[:, :2] @ offset + matrix[:, 2]) * samples + (samples - 1) / 2
+    finer = np.concatenate([linear * samples, shift[:, None]], axis=1)
+    crop = cv2.warpAffine(
+        part.pixels, finer, (width * samples, height * samples), flags=cv2.INTER_LINEAR
+    )
+    if samples > 1:
+        crop = cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(crop)
