@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from faceidx.images.detect import Detections, Detector, open_detector
+from faceidx.images.photo import Photo
+from faceidx.images.search import OVERVIEW, find_faces
+from tests.images.photos import Placed, Portrait, as_jpeg, background, paste, portrait
+
+# Mean distance of the landmarks to where they were pasted, as a share of the face's length: what
+# the detector itself shifts by when a face is scaled.
+_NEAR = 0.05
+
+
+@pytest.fixture(scope="module")
+def weights(shared_data: Path) -> Path:
+    return shared_data / "weights" / "face_detection_yunet_2023mar.onnx"
+
+
+@pytest.fixture(scope="module")
+def detector(weights: Path) -> Detector:
+    return open_detector(weights)
+
+
+@pytest.fixture(scope="module")
+def person(shared_data: Path, weights: Path) -> Portrait:
+    folder = shared_data / "lfw-raw" / "Aleksander_Kwasniewski"
+    return portrait(folder / "Aleksander_Kwasniewski_0001.jpg", weights)
+
+
+def _find(
+    photo: np.ndarray | bytes, detector: Detector, mode: str = "all", min_face: int = 16
+) -> Detections:
+    data = photo if isinstance(photo, bytes) else as_jpeg(photo)
+    opened = Photo(data, overview=OVERVIEW)
+    return find_faces(opened, detector, mode=mode, min_face=min_face, min_score=0.7)
+
+
+def _only(found: Detections, truth: Placed, near: float = _NEAR) -> None:
+    assert len(found.scores) == 1
+    assert truth.distance(found.landmarks[0]) < near
+    assert abs(found.boxes[0] - truth.box).max() < 0.15 * truth.box[3]
+
+
+def test_detections_are_those_of_opencv(
+    shared_data: Path, weights: Path, detector: Detector
+) -> None:
+    files = sorted((shared_data / "lfw-raw").glob("*/*.jpg"))[::15]
+    for file in files:
+        picture = cv2.imread(str(file))
+        network = cv2.FaceDetectorYN.create(str(weights), "", picture.shape[1::-1], 0.6)
+        _, expected = network.detect(picture)
+        found = detector.find(picture[..., ::-1], 0.6)
+        ours = np.concatenate(
+            [found.boxes, found.landmarks.reshape(-1, 10), found.scores[:, None]], axis=1
+        )
+        assert ours == pytest.approx(expected, abs=1e-2)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(360, 480), (1999, 1501), (2000, 1504)])
+def test_a_photo_that_is_stored_turned_gives_places_in_the_upright_one(
+    person: Portrait, detector: Detector, orientation: int, size: tuple[int, int]
+) -> None:
+    photo = background(*size)
+    truth = paste(photo, person, length=size[1] / 6, at=(size[1] / 3, size[0] / 3))
+    _only(_find(as_jpeg(photo, orientation=orientation), detector, "largest"), truth)
+
+
+def test_a_grey_photo(person: Portrait, detector: Detector) -> None:
+    photo = background(600, 800)
+    truth = paste(photo, person, length=120, at=(300, 250))
+    grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
+    _only(_find(as_jpeg(grey), detector), truth)
+
+
+def test_faces_of_a_photo_of_12_megapixels_are_found_once_each_whatever_their_size(
+    person: Portrait, detector: Detector
+) -> None:
+    photo = background(3000, 4000)
+    lengths = {1200: (900, 1000), 400: (2200, 600), 150: (3000, 2000), 60: (3600, 400)}
+    lengths[24] = (2600, 2700)
+    truths = [paste(photo, person, length=n, at=at) for n, at in lengths.items()]
+    found = _find(photo, detector)
+    assert len(found.scores) == len(truths)
+    for row, truth in enumerate(truths):  # the largest first
+        assert truth.distance(found.landmarks[row]) < (_NEAR if truth.box[3] > 30 else 0.1)
+
+
+def test_a_face_that_fills_a_photo_of_24_megapixels(person: Portrait, detector: Detector) -> None:
+    photo = background(4000, 6000)
+    truth = paste(photo, person, length=3900, at=(3000, 2000))
+    for mode in ("largest", "central", "all"):
+        _only(_find(photo, detector, mode), truth)
+
+
+@pytest.mark.parametrize("at", [(1152, 700), (1216, 1152), (1280, 1280), (1090, 1216)])
+def test_a_face_across_the_borders_of_tiles_is_found_whole_and_once(
+    person: Portrait, detector: Detector, at: tuple[int, int]
+) -> None:
+    photo = background(2400, 2400)
+    truth = paste(photo, person, length=60, at=at)
+    _only(_find(photo, detector), truth)
+
+
+@pytest.mark.parametrize("at", [(35, 240), (445, 240), (240, 40), (240, 430)])
+def test_a_face_at_the_edge(person: Portrait, detector: Detector, at: tuple[int, int]) -> None:
+    photo = background(480, 480)
+    truth = paste(photo, person, length=100, at=at)
+    _only(_find(photo, detector), truth, near=0.08)
+
+
+def test_no_face(detector: Detector) -> None:
+    for size in ((40, 50), (480, 640), (2000, 3000)):
+        for mode in ("largest", "central", "all"):
+            assert len(_find(background(*size), detector, mode).scores) == 0
+
+
+def test_the_largest_the_central_and_all(person: Portrait, detector: Detector) -> None:
+    photo = background(1000, 1600)
+    large = paste(photo, person, length=300, at=(250, 500))
+    central = paste(photo, person, length=140, at=(850, 480))
+    small = paste(photo, person, length=60, at=(1400, 200))
+    _only(_find(photo, detector, "largest"), large)
+    _only(_find(photo, detector, "central"), central)
+    found = _find(photo, detector, "all")
+    for truth, landmarks in zip((large, central, small), found.landmarks, strict=True):
+        assert truth.distance(landmarks) < _NEAR
+
+
+def test_the_largest_face_is_looked_for_until_none_can_be_larger(
+    person: Portrait, detector: Detector
+) -> None:
+    photo = background(3000, 4000)
+    truth = paste(photo, person, length=40, at=(3300, 2700))
+    _only(_find(photo, detector, "largest"), truth)
+
+
+def test_faces_below_the_least_size_are_passed_over(person: Portrait, detector: Detector) -> None:
+    photo = background(480, 640)
+    truth = paste(photo, person, length=120, at=(200, 200))
+    paste(photo, person, length=60, at=(500, 300))
+    _only(_find(photo, detector, min_face=90), truth)
+
+
+def test_the_second_look_makes_places_steadier(person: Portrait, detector: Detector) -> None:
+    """How far single detections and ours scatter when the same face is scaled."""
+    ours, single = [], []
+    for length in np.linspace(60, 220, 17):
+        photo = background(480, 480)
+        truth = paste(photo, person, length=length, at=(240, 240))
+        first = detector.find(photo, 0.7)
+        again = _find(photo, detector)
+        for seen, found in ((single, first), (ours, again)):
+            seen.append((found.landmarks[0] - truth.landmarks) / truth.box[3])
+    assert np.std(ours, axis=0).mean() < 0.7 * np.std(single, axis=0).mean()
