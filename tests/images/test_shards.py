@@ -74,7 +74,7 @@ def test_a_name_stands_for_the_shards_that_webdataset_would_open(
     assert shards.named_shards(Path(name)) == [Path(f"s/{shard}.tar") for shard in expected]
     if "*" in name or "?" in name:
         return
-    webdataset = pytest.importorskip("webdataset", reason="needs the extra webdataset")
+    webdataset = pytest.importorskip("webdataset", reason="webdataset is not installed")
     theirs = webdataset.shardlists.expand_urls(name)
     assert sorted(set(theirs)) == sorted(f"s/{shard}.tar" for shard in expected)
 
@@ -128,7 +128,7 @@ def test_a_root_is_not_for_shards(tmp_path: Path) -> None:
 
 
 def test_the_pictures_of_shards_are_those_that_webdataset_reads(tmp_path: Path) -> None:
-    webdataset = pytest.importorskip("webdataset", reason="needs the extra webdataset")
+    webdataset = pytest.importorskip("webdataset", reason="webdataset is not installed")
     written: dict[str, tuple[bytes, str]] = {}
     for shard in range(3):
         with webdataset.TarWriter(str(tmp_path / f"{shard:03}.tar")) as writer:
