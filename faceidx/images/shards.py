@@ -34,7 +34,7 @@ _COMPRESSED = {
 _TAR_NAME = re.compile(r"\.(tar|tgz|tar\.(gz|bz2|xz|zst))$", re.IGNORECASE)
 _BRACES = re.compile(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,12})\.\.(\d{1,12})")
-_MOST_SHARDS = 1_000_000
+_MOST_SHARDS = 100_000
 # Members that are held until the whole sample is known.
 _LARGEST_SAMPLE = 1000
 _LARGEST_JSON = 1 << 24
@@ -82,10 +82,11 @@ def named_shards(images: Path) -> list[Path] | None:
 def _expanded(text: str) -> Iterator[str]:
     for name in text.split("::"):
         for expanded in _without_braces(name):
-            pattern = Path(expanded)
-            if not any(c in pattern.name for c in "*?") or os.path.lexists(pattern):
+            last = expanded.rpartition("/")[2]
+            if not ("*" in last or "?" in last) or os.path.lexists(expanded):
                 yield expanded
                 continue
+            pattern = Path(expanded)
             matching = pattern.parent.glob(re.sub(r"\*+", "*", pattern.name))
             found = sorted(map(os.fspath, matching), key=os.fsencode)
             if not found:
