@@ -35,11 +35,9 @@ def describe(options: ModelOptions) -> dict[str, Any]:
     if kind == "onnx":
         facts = describe_onnx(path, _given(options))
     elif kind == "faceidx":
-        facts = {"kind": "faceidx", "recognised": None, **_facts(read_model(path), str(path))}
+        facts = {"kind": "faceidx", **_facts(read_model(path), str(path))}
     elif _says_something(options):
-        content = read_content(options)
-        facts = {"kind": "weights", **_facts(content, str(path))}
-        facts["recognised"] = facts["training"]["recognised"]
+        facts = {"kind": "weights", **_facts(read_content(options), str(path))}
     else:
         facts = _of_weights(options)
     return {"model": str(path), **facts}
@@ -65,6 +63,7 @@ def _facts(content: ModelFile, source: str) -> dict[str, Any]:
         for flip in (False, True)
     )
     return {
+        "recognised": record.training.get("recognised"),
         "arch": record.arch,
         "embedding_dim": record.embedding_dim,
         **record.preprocessing.to_dict(),

@@ -47,17 +47,15 @@ def import_model(options: ImportOptions) -> dict[str, Any]:
             "a name that ends so"
         )
     source = {"file": path.name, "sha256": sha256_file(path)}
-    recognised = None
     if kind == "onnx":
         _copy_onnx(options, source)
     else:
         content = read_content(options.model)
-        recognised = content.record.training["recognised"]
         content.record.training["source"] = source
         _run_once(content, str(path))
         write_model(options.out, content)
     facts = describe(ModelOptions(path=options.out))
-    return {"out": str(options.out), "source": source, **facts, "recognised": recognised}
+    return {"out": str(options.out), "source": source, **facts}
 
 
 def _run_once(content: ModelFile, source: str) -> None:

@@ -126,7 +126,7 @@ def describe_onnx(path: Path, preprocessing: Preprocessing | None) -> dict[str, 
     producer = f"{graph.producer_name} {graph.producer_version}".strip()
     return {
         "kind": "onnx",
-        "recognised": None,
+        "recognised": record.training.get("recognised") if record else None,
         "arch": record.arch if record else "onnx",
         "embedding_dim": dims[-1].dim_value or None if dims else None,
         **(preprocessing.to_dict() if preprocessing else unknown),

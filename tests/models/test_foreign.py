@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from faceidx.errors import InputError
+from faceidx.images.preprocess import load
 from faceidx.models.about import describe
 from faceidx.models.face_model import FaceModel
 from faceidx.models.importing import ImportOptions, import_model
@@ -134,6 +135,39 @@ def test_a_bare_backbone_of_ours_is_recognised(arch: str, size: int, tmp_path: P
     assert model.arch == arch
     found = model.raw_embed(_pictures(side=size))
     _assert_close(found, _embedded(backbone, _pictures(side=size)))
+
+
+def test_a_trained_mobilefacenet_gives_real_faces_what_its_own_onnx_export_gives(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    """The export has its norms folded into the convolutions; taken apart again, they are weights
+    of foamliu's network with norms that do nothing but shift."""
+    import onnx
+
+    theirs = shared_data / "weights" / "mobilefacenet_foamliu.onnx"
+    graph = onnx.load(theirs).graph
+    values = {
+        t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy()) for t in graph.initializer
+    }
+    folded = [node.input for node in graph.node if node.op_type == "Conv"]
+    network = FoamliuNet(128, 7)
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    # The order of the modules is that of the graph but for the two norms of the second layer.
+    for (_, weight, shift), convolution, norm in zip(folded, convolutions, norms, strict=True):
+        nn.init.constant_(norm.running_var, 1 - norm.eps)
+        with torch.no_grad():
+            convolution.weight.copy_(values[weight])
+            norm.bias.copy_(values[shift])
+            if convolution.bias is not None:
+                convolution.bias.zero_()
+    torch.save({"model": network.state_dict()}, tmp_path / "mobilefacenet.pt")
+    faces = sorted((shared_data / "lfw-dev").rglob("*.jpg"))[:4]
+    pictures = np.stack([load(face, (112, 112)) for face in faces])
+    given = {"preset": "imagenet", "image_size": 112, "device": "cpu"}
+    ours = open_model(ModelOptions(path=tmp_path / "mobilefacenet.pt", **given))
+    wanted = open_model(ModelOptions(path=theirs, engine="onnx", **given)).raw_embed(pictures)
+    _assert_close(ours.raw_embed(pictures), wanted)
 
 
 # --- the wrappings of trainers ------------------------------------------------------------------

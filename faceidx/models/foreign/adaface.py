@@ -29,6 +29,8 @@ _ENDS = {
 _SHORTCUT = {"shortcut_layer.0": "downsample.0", "shortcut_layer.1": "downsample.1"}
 _BLOCK = ("bn1", "conv1", "bn2", "prelu", "conv2", "bn3")
 _BLOCK_WITHOUT_NORM = ("bn1", "conv1", "prelu", "conv2", "bn3")
+# They count one layer more.
+_THEIR_DEPTHS = {100: 101}
 _WIDTHS = (64, 128, 256, 512)
 
 
@@ -60,9 +62,11 @@ def convert(weights: dict[str, torch.Tensor], *, fc: str | None) -> Recognised:
             for i in range(len(blocks)):
                 _put(converted, f"layer{stage + 1}.{i}.bn2", _WIDTHS[stage])
     add_scale(converted, "features")
+    depth = depths[0]
+    project = "AdaFace" if with_norm else "face.evoLVe"
     return Recognised(
-        origin=f"IR-{depths[0]} of {'AdaFace' if with_norm else 'face.evoLVe'}",
-        arch=f"iresnet{depths[0]}",
+        origin=f"IR-{_THEIR_DEPTHS.get(depth, depth)} of {project}",
+        arch=f"iresnet{depth}",
         embedding_dim=rows(converted, "fc.weight"),
         weights=converted,
     )
