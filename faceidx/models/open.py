@@ -88,9 +88,7 @@ def kind_of(path: Path) -> Kind:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such model file")
-    with path.open("rb") as file:
-        start = file.read(4)
-    if start.startswith(_PICKLE_STARTS):
+    if _is_pickled(path):
         return "weights"
     if path.suffix.lower() == ONNX_SUFFIX:
         return "onnx"
@@ -120,9 +118,18 @@ def recognise_file(path: Path, *, fc: str | None = None) -> Recognised:
     from faceidx.models.archive import read_tensors
     from faceidx.models.foreign import recognise
 
+    tensors = read_tensors(path) if _is_pickled(path) else load_tensors(path)
+    return recognise(tensors, str(path), fc=fc)
+
+
+def _is_pickled(path: Path) -> bool:
+    """Whether a file begins as torch.save's do, and not as a `.safetensors` whose header has a
+    length of just those bytes."""
     with path.open("rb") as file:
-        pickled = file.read(4).startswith(_PICKLE_STARTS)
-    return recognise(read_tensors(path) if pickled else load_tensors(path), str(path), fc=fc)
+        start = file.read(9)
+    if start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
+        return False
+    return start.startswith(_PICKLE_STARTS)
 
 
 def _open_torch(options: ModelOptions, device: str) -> FaceModel:

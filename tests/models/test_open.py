@@ -64,6 +64,19 @@ def test_a_pickle_is_refused_and_never_loaded(kind: str | int, name: str, tmp_pa
     assert _went_off == []
 
 
+@pytest.mark.parametrize("length", [0x10280, 0x10380, 0x10480, 0x10580])
+def test_our_file_whose_header_is_as_long_as_a_pickle_begins_is_no_pickle(
+    length: int, fake_model_file: Path, tmp_path: Path
+) -> None:
+    data = fake_model_file.read_bytes()
+    old = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + old].ljust(length)
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + header + data[8 + old :])
+    assert path.read_bytes()[:2] in {b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"}
+    assert _open(path).fingerprint() == _open(fake_model_file).fingerprint()
+
+
 def test_our_model_embeds_what_its_backbone_gives(fake_model_file: Path) -> None:
     model = _open(fake_model_file)
     assert isinstance(model, TorchModel)
