@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +19,9 @@ from faceidx.cli.frame import (
 )
 from faceidx.escape import for_terminal
 
+if TYPE_CHECKING:
+    from faceidx.gallery.indexes import IndexOptions
+
 Outcome = tuple[Mapping[str, Any], str]
 
 _GALLERY = click.argument("gallery", type=FILE)
@@ -29,6 +33,67 @@ _PREFIX = click.option(
     multiple=True,
     help="Once for each FILE.h5, in order: its keys become PREFIX/key.",
 )
+
+
+_MEMORY = click.option(
+    "--memory",
+    help="What a search may take, such as 4G.  [default: half of what is free]",
+)
+
+
+def _index_options(command: Callable[..., Outcome]) -> Callable[..., Outcome]:
+    """Add the options of an index, given to the command as one `IndexOptions`, `index`."""
+
+    @click.option(
+        "--kind",
+        default="auto",
+        show_default=True,
+        metavar="auto|flat|hnsw|ivf|FACTORY",
+        help="flat: exact search. FACTORY: any index by FAISS's name, such as IVF1024,SQ8.",
+    )
+    @click.option(
+        "--target-recall",
+        type=click.FloatRange(0, 1, min_open=True),
+        default=0.99,
+        show_default=True,
+        help="Recall@1 that an approximate index is tuned to.",
+    )
+    @click.option(
+        "--recall-of",
+        type=click.Choice(["neighbours", "identities"]),
+        default="neighbours",
+        show_default=True,
+        help="What must be found: the very same picture as by exact search, or the same person.",
+    )
+    @_MEMORY
+    @seed_option
+    @functools.wraps(command)
+    def wrapper(
+        kind: str,
+        target_recall: float,
+        recall_of: str,
+        memory: str | None,
+        seed: int,
+        **options: Any,
+    ) -> Outcome:
+        from faceidx.gallery.indexes import IndexOptions
+
+        index = IndexOptions(
+            kind=kind,
+            target_recall=target_recall,
+            recall_of=recall_of,
+            memory=_bytes(memory),
+            seed=seed,
+        )
+        return command(index=index, **options)
+
+    return wrapper
+
+
+def _bytes(memory: str | None) -> int | None:
+    from faceidx.gallery.memory import parse_bytes
+
+    return None if memory is None else parse_bytes(memory)
 
 
 @click.group(
@@ -46,30 +111,27 @@ def index() -> None:
     epilog="""\b
 Examples:
   faceidx index build people.h5 --out gallery
-  faceidx index build a.h5 b.h5 --prefix a --prefix b --out gallery"""
+  faceidx index build a.h5 b.h5 --prefix a --prefix b --out gallery
+  faceidx index build many.h5 --kind ivf --target-recall 0.995 --memory 2G --out gallery"""
 )
 @_FILES
 @click.option("--out", type=FILE, required=True, help="Gallery folder to make.")
-@click.option(
-    "--kind",
-    type=click.Choice(["auto", "flat"]),
-    default="auto",
-    show_default=True,
-    help="flat: exact search.",
-)
+@_index_options
 @_PREFIX
 @_OVERWRITE
 @common_options
-def build(files: tuple[Path, ...], **options: Any) -> Outcome:
+def build(files: tuple[Path, ...], index: IndexOptions, **options: Any) -> Outcome:
     """Build a gallery from embeddings files of one model.
 
-    Rows with NaN or of length zero are left out, counted, and listed in gallery.h5.
+    Rows with NaN or of length zero are left out, counted, and listed in gallery.h5. With auto, a
+    small gallery is searched exactly; a large one by inverted lists, where these reach the target
+    recall on pictures held out for it and are at least twice as fast.
     """
     from faceidx.gallery.build import BuildOptions
     from faceidx.gallery.build import build as build_gallery
 
     with progress_bar() as progress:
-        result = build_gallery(BuildOptions(files=files, **options), progress=progress)
+        result = build_gallery(BuildOptions(files=files, index=index, **options), progress=progress)
     return result, _changed("built", result)
 
 
@@ -81,8 +143,11 @@ Examples:
 @_GALLERY
 @_FILES
 @_PREFIX
+@_MEMORY
 @common_options
-def add(gallery: Path, files: tuple[Path, ...], prefixes: tuple[str, ...]) -> Outcome:
+def add(
+    gallery: Path, files: tuple[Path, ...], prefixes: tuple[str, ...], memory: str | None
+) -> Outcome:
     """Add embeddings files to GALLERY, in one step.
 
     The calibrated threshold becomes stale.
@@ -91,7 +156,7 @@ def add(gallery: Path, files: tuple[Path, ...], prefixes: tuple[str, ...]) -> Ou
     from faceidx.gallery.build import add as add_to_gallery
 
     with progress_bar() as progress:
-        options = AddOptions(gallery=gallery, files=files, prefixes=prefixes)
+        options = AddOptions(gallery=gallery, files=files, prefixes=prefixes, memory=_bytes(memory))
         result = add_to_gallery(options, progress=progress)
     return result, _changed(f"added {result['added']:,} vectors:", result)
 
@@ -105,8 +170,11 @@ Examples:
 @_GALLERY
 @click.option("--identity", "identities", multiple=True, help="A person; may be repeated.")
 @click.option("--path", "paths", multiple=True, help="Key of one picture; may be repeated.")
+@_MEMORY
 @common_options
-def remove(gallery: Path, identities: tuple[str, ...], paths: tuple[str, ...]) -> Outcome:
+def remove(
+    gallery: Path, identities: tuple[str, ...], paths: tuple[str, ...], memory: str | None
+) -> Outcome:
     """Remove people or pictures from every file of GALLERY, in one step.
 
     The calibrated threshold becomes stale. Where a name is unknown nothing is removed.
@@ -115,7 +183,9 @@ def remove(gallery: Path, identities: tuple[str, ...], paths: tuple[str, ...]) -
     from faceidx.gallery.build import remove as remove_from_gallery
 
     with progress_bar() as progress:
-        options = RemoveOptions(gallery=gallery, identities=identities, paths=paths)
+        options = RemoveOptions(
+            gallery=gallery, identities=identities, paths=paths, memory=_bytes(memory)
+        )
         result = remove_from_gallery(options, progress=progress)
     return result, _changed(f"removed {result['removed']:,} vectors:", result)
 
@@ -128,6 +198,7 @@ Examples:
 )
 @click.argument("source", type=FILE)
 @click.option("--out", type=FILE, required=True, help="Gallery folder to make.")
+@_index_options
 @_OVERWRITE
 @common_options
 def import_(**options: Any) -> Outcome:
@@ -162,7 +233,7 @@ def info(gallery: Path) -> Outcome:
         ("vectors", f"{result['vectors']:,} ({result['without_identity']:,} without identity)"),
         ("people", f"{result['identities']:,}"),
         ("refused", f"{result['refused']:,}"),
-        ("recall@1", f"{result['recall_at_1']:.4f}"),
+        ("recall@1", _recall_text(result)),
         *((name, f"{size:,} bytes") for name, size in result["files"].items()),
         ("threshold", _threshold_text(result["threshold"])),
         ("pictures", ", ".join(f"{n}: {people:,}" for n, people in pictures.items())),
@@ -262,6 +333,22 @@ def verify(gallery: Path) -> Outcome:
     return result, (
         f"{for_terminal(str(gallery))} is intact: "
         f"{result['vectors']:,} vectors, {result['identities']:,} people"
+    )
+
+
+def _recall_text(result: Mapping[str, Any]) -> str:
+    tuning = result["tuning"]
+    if tuning is None:
+        return "1 (exact search)"
+    recall = tuning["recall"]
+    people = recall["identities"]
+    settings = ", ".join(f"{name} {value}" for name, value in tuning["parameters"].items())
+    return (
+        f"{recall['neighbours']:.4f} of nearest pictures"
+        + (f", {people:.4f} of people" if people is not None else "")
+        + f" ({recall['queries']:,} held-out pictures, {for_terminal(tuning['factory'])}, "
+        + (f"{settings}, " if settings else "")
+        + f"{tuning['candidates']} candidates; {tuning['queries_per_second']:,.0f} queries/s)"
     )
 
 

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,15 @@ from faceidx.embedding.store import (
 )
 from faceidx.errors import InputError
 from faceidx.files import refuse_existing, remove_leftovers, whole_folder, writer_lock
+from faceidx.gallery import inverted
 from faceidx.gallery.data import Rows, data_shape, origin_of, read_refused, read_texts
-from faceidx.gallery.folder import DATA, INDEX, MANIFEST, Gallery, load_gallery, write_gallery
+from faceidx.gallery.folder import DATA, FILES, MANIFEST, Gallery, load_gallery
+from faceidx.gallery.indexes import FLAT, Carried, IndexOptions, check_options
 from faceidx.gallery.manifest import FORMAT, VERSION, Manifest, Threshold
 from faceidx.gallery.sources import (
     BLOCK_ROWS,
     Taken,
+    count_usable,
     keys_of,
     open_all,
     require_fingerprint,
@@ -42,6 +45,7 @@ from faceidx.gallery.sources import (
     warn_of_differences,
 )
 from faceidx.gallery.unit import require_dim
+from faceidx.gallery.write import write_gallery
 from faceidx.progress import Progress, ProgressCallback, silent
 
 _log = logging.getLogger(__name__)
@@ -53,8 +57,7 @@ class BuildOptions:
 
     files: Sequence[Path]
     out: Path
-    kind: str = "auto"
-    """`auto` or `flat`: exact search."""
+    index: IndexOptions = field(default_factory=IndexOptions)
     prefixes: Sequence[str] = ()
     """One for each file, in order, or none: keys become PREFIX/key; an empty one leaves them."""
     overwrite: bool = False
@@ -68,6 +71,8 @@ class AddOptions:
     files: Sequence[Path]
     prefixes: Sequence[str] = ()
     """As for a build."""
+    memory: int | None = None
+    """As for a build."""
 
 
 @dataclass(kw_only=True)
@@ -78,6 +83,8 @@ class RemoveOptions:
     identities: Sequence[str] = ()
     paths: Sequence[str] = ()
     """Keys of single pictures."""
+    memory: int | None = None
+    """As for a build."""
 
 
 @dataclass(kw_only=True)
@@ -87,6 +94,7 @@ class ImportOptions:
     source: Path
     """A gallery folder or its `gallery.h5`; nothing else of the folder is opened."""
     out: Path
+    index: IndexOptions = field(default_factory=IndexOptions)
     overwrite: bool = False
 
 
@@ -105,31 +113,33 @@ def build(options: BuildOptions, *, progress: ProgressCallback = silent) -> dict
             or `out` exists.
     """
     started = time.perf_counter()
-    if options.kind not in ("auto", "flat"):
-        raise InputError(f"--kind {options.kind} is none of auto, flat")
     with ExitStack() as stack, _writing(options.out, overwrite=options.overwrite) as out:
         files = open_all(options.files, stack)
         origin = require_one_origin(files)
         warn_of_differences(origin, files)
         for file in files[1:]:
             require_dim(file.dim, str(file.path), files[0].dim, str(files[0].path))
+        check_options(options.index, files[0].dim)
         keys = keys_of(files, options.prefixes)
         require_unique(keys, [], [str(file.path) for file in files])
         taken = Taken()
         rows = sum(file.count for file in files)
+        count = count_usable(vectors for file in files for _, vectors in file.blocks(BLOCK_ROWS))
+        if not count:
+            raise InputError(
+                f"none of the {rows} rows can be used: nothing to build a gallery from"
+            )
         with whole_folder(out) as folder:
             manifest = write_gallery(
                 folder,
                 origin=origin,
                 dim=files[0].dim,
                 blocks=_counted(rows_of_files(files, keys, taken), "build", rows, progress),
-                at_most=rows,
+                count=count,
                 refused=taken.refused,
+                index=options.index,
+                progress=progress,
             )
-            if not manifest.vectors:
-                raise InputError(
-                    f"none of the {rows} rows can be used: nothing to build a gallery from"
-                )
     _warn_of(taken)
     return {"out": str(options.out), **_figures(manifest, taken, started)}
 
@@ -164,15 +174,19 @@ def add(options: AddOptions, *, progress: ProgressCallback = silent) -> dict[str
             yield from rows_of_gallery(old, np.ones(old.count, dtype=bool))
             yield from rows_of_files(files, keys, taken)
 
+        more = count_usable(vectors for file in files for _, vectors in file.blocks(BLOCK_ROWS))
         with whole_folder(path) as folder:
             manifest = write_gallery(
                 folder,
                 origin=old.origin,
                 dim=old.dim,
                 blocks=_counted(blocks(), "add", rows, progress),
-                at_most=rows,
+                count=old.count + more,
                 refused=taken.refused,
+                index=_index_as_before(old, options.memory),
+                carried=_carried(old, np.ones(old.count, dtype=bool)),
                 threshold=_stale(old.manifest.threshold),
+                progress=progress,
             )
         added = manifest.vectors - old.count
     del taken.refused[:before]
@@ -216,9 +230,12 @@ def remove(options: RemoveOptions, *, progress: ProgressCallback = silent) -> di
                 origin=old.origin,
                 dim=old.dim,
                 blocks=_counted(rows_of_gallery(old, keep), "remove", int(keep.sum()), progress),
-                at_most=int(keep.sum()),
+                count=int(keep.sum()),
                 refused=refused,
+                index=_index_as_before(old, options.memory),
+                carried=_carried(old, keep),
                 threshold=_stale(old.manifest.threshold),
+                progress=progress,
             )
         removed = old.count - manifest.vectors
     figures = _figures(manifest, Taken(), started)
@@ -249,20 +266,26 @@ def import_gallery(
         taken = Taken(refused=read_refused(data, name))
 
         def blocks() -> Iterator[Rows]:
-            for first in range(0, count, BLOCK_ROWS):
+            for first, part in zip(range(0, count, BLOCK_ROWS), parts(), strict=True):
                 block = slice(first, first + BLOCK_ROWS)
-                with reading(name):
-                    part = vectors[block]
                 yield usable_rows(Rows(part, paths[block], identities[block]), taken)
 
+        def parts() -> Iterator[np.ndarray]:
+            for first in range(0, count, BLOCK_ROWS):
+                with reading(name):
+                    yield np.asarray(vectors[first : first + BLOCK_ROWS], dtype=np.float32)
+
+        check_options(options.index, dim)
         with _writing(options.out, overwrite=options.overwrite) as out, whole_folder(out) as folder:
             manifest = write_gallery(
                 folder,
                 origin=require_fingerprint(origin_of(data, name), name),
                 dim=dim,
                 blocks=_counted(blocks(), "import", count, progress),
-                at_most=count,
+                count=count_usable(parts()),
                 refused=taken.refused,
+                index=options.index,
+                progress=progress,
             )
     _warn_of(taken)
     return {"out": str(options.out), **_figures(manifest, taken, started)}
@@ -298,12 +321,37 @@ def _require_replaceable(path: Path) -> None:
         return
     if not path.is_dir():
         raise InputError(f"{path} is a file, no gallery folder; give another name")
-    strange = sorted(p.name for p in path.iterdir() if p.name not in (INDEX, DATA, MANIFEST))
+    strange = sorted(p.name for p in path.iterdir() if p.name not in FILES)
     if strange:
         raise InputError(
             f"{path} holds {len(strange)} entries that belong to no gallery (such as "
             f"{strange[0]!r}) and would be deleted; move them away or give another name"
         )
+
+
+def _index_as_before(old: Gallery, memory: int | None) -> IndexOptions:
+    tuning = old.manifest.tuning
+    if tuning is None:
+        return IndexOptions(kind=FLAT)
+    return IndexOptions(
+        kind=old.manifest.kind,
+        target_recall=tuning.target_recall,
+        recall_of=tuning.recall_of,
+        memory=memory,
+    )
+
+
+def _carried(old: Gallery, keep: np.ndarray) -> Carried | None:
+    """What a change that keeps these rows of a gallery, (N,) bool, keeps of its index."""
+    tuning = old.manifest.tuning
+    if tuning is None:
+        return None
+    if inverted.is_inverted(old.index):
+        lists = inverted.lists_of(old.index, str(old.path))[keep]
+        return Carried(index=old.index, tuning=tuning, lists=lists, rows=len(lists))
+    if not keep.all():
+        return None  # other indexes take new vectors up, but let none go without a trace
+    return Carried(index=old.index, tuning=tuning, lists=None, rows=old.count)
 
 
 def _require_known(what: str, wanted: set[str], known: set[str], path: Path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from faceidx.errors import InputError
 from faceidx.files import whole_folder
 from faceidx.gallery.build import changing
-from faceidx.gallery.folder import DATA, INDEX, Gallery, link_file, now, write_manifest
+from faceidx.gallery.folder import Gallery, link_file, now, write_manifest
 from faceidx.gallery.fusion import NEIGHBOURS, Fusion, create_fusion
 from faceidx.gallery.manifest import Threshold
 from faceidx.gallery.open_set import EXTRAPOLATED, open_set_threshold
@@ -63,7 +63,7 @@ def calibrate(options: CalibrateOptions, *, progress: ProgressCallback = silent)
         fusion = create_fusion(options.fusion, gallery, options.neighbours)
         threshold = _threshold(fusion, options.fpir, rows, progress)
         with whole_folder(path) as folder:
-            for name in (INDEX, DATA):
+            for name in gallery.manifest.files:
                 link_file(path / name, folder / name)
             write_manifest(folder, replace(gallery.manifest, threshold=threshold))
         nameless = int(np.count_nonzero(gallery.codes < 0))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from faceidx.errors import InputError
+from faceidx.gallery import inverted
 from faceidx.gallery.folder import DATA, INDEX, MANIFEST, Gallery, load_gallery
 from faceidx.progress import Progress, ProgressCallback, silent
 
@@ -30,7 +31,7 @@ def verify(path: Path, *, progress: ProgressCallback = silent) -> dict[str, Any]
         for what, found, said in (
             ("people", len(gallery.people), gallery.manifest.identities),
             ("refused rows", len(gallery.refused), gallery.manifest.refused),
-            ("vectors in the index", gallery.index.ntotal, gallery.manifest.vectors),
+            ("vectors in the index", _in_the_index(gallery), gallery.manifest.vectors),
         ):
             if found != said:
                 raise InputError(f"{path}: {found} {what}, the manifest says {said}")
@@ -49,8 +50,9 @@ def info(path: Path) -> dict[str, Any]:
 
     Returns:
         `gallery, kind, vectors, identities, without_identity, refused, dim, model, fingerprint,
-        preprocessing, recall_at_1, bytes, files` (name to bytes)`, pictures_per_person` (pictures
-        to people)`, threshold` (null where none is calibrated)`, created`.
+        preprocessing, recall_at_1, tuning` (null for exact search)`, bytes, files` (name to
+        bytes)`, pictures_per_person` (pictures to people)`, threshold` (null where none is
+        calibrated)`, created`.
     """
     with load_gallery(path) as gallery:
         manifest = gallery.manifest
@@ -69,12 +71,25 @@ def info(path: Path) -> dict[str, Any]:
             "fingerprint": manifest.fingerprint,
             "preprocessing": gallery.origin.preprocessing,
             "recall_at_1": manifest.recall_at_1,
+            "tuning": manifest.tuning and asdict(manifest.tuning),
             "bytes": manifest.bytes,
             "files": {name: record.size for name, record in manifest.files.items()},
             "pictures_per_person": {str(n): histogram[n] for n in sorted(histogram)},
             "threshold": manifest.threshold and asdict(manifest.threshold),
             "created": manifest.created,
         }
+
+
+def _in_the_index(gallery: Gallery) -> int:
+    """How many vectors of the gallery the index holds, each of them once."""
+    import faiss
+
+    index = gallery.index
+    if inverted.is_inverted(index):
+        return len(inverted.lists_of(index, str(gallery.path / INDEX)))
+    if isinstance(index, faiss.IndexIDMap2):
+        return len(np.unique(faiss.vector_to_array(index.id_map)))
+    return int(index.ntotal)
 
 
 def _require_same_vectors(gallery: Gallery, progress: ProgressCallback) -> None:

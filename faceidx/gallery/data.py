@@ -55,6 +55,23 @@ def data_shape(data: h5py.File, name: Path) -> tuple[int, int]:
     return count, dim
 
 
+def data_offset(data: h5py.File, name: Path) -> int:
+    """Where in the file the vectors begin.
+
+    Raises:
+        InputError: they do not lie there in one piece as float32.
+    """
+    with reading(name):
+        vectors = own_dataset(data, "embeddings", name)
+        offset = vectors.id.get_offset()
+        if vectors.dtype != np.dtype("<f4") or (offset is None and len(vectors)):
+            raise InputError(
+                f"{name}: embeddings do not lie in one piece; rebuild the gallery with "
+                "`faceidx index import`"
+            )
+    return int(offset or 0)
+
+
 def origin_of(data: h5py.File, name: Path) -> Origin:
     """Where the rows of an open `gallery.h5` come from."""
     with reading(name):

@@ -1,4 +1,4 @@
-"""Where exact search runs: FAISS on the CPU, or on a GPU where FAISS was built for one."""
+"""Where an index runs: on the CPU, or on a GPU where FAISS was built for one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,18 @@ MAX_GPU_K = 2048
 _log = logging.getLogger(__name__)
 
 
+def on_cpu(device: str) -> bool:
+    """Whether a search is to run on the CPU; `auto` does where FAISS finds no GPU."""
+    return device == "cpu" or (device == "auto" and not _gpus())
+
+
+def _gpus() -> int:
+    import faiss
+
+    # faiss-cpu has get_num_gpus, which answers 0, but no GPU resources.
+    return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0
+
+
 def to_device(index: Any, device: str) -> Any:
     """Return the index on `device` (`auto`, `cpu`, `cuda`, `cuda:N`); `auto` falls back to the CPU.
 
@@ -21,10 +33,9 @@ def to_device(index: Any, device: str) -> Any:
     """
     import faiss
 
-    # faiss-cpu has get_num_gpus, which answers 0, but no GPU resources.
-    gpus = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
-    if device == "cpu" or (device == "auto" and not gpus):
+    if on_cpu(device):
         return index
+    gpus = _gpus()
     number = int(device.partition(":")[2] or 0)
     if number >= gpus:
         raise InputError(

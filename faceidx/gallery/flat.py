@@ -22,6 +22,7 @@ _HEADER = struct.Struct("<4siqqqBiQ")
 _FOURCC = b"IxFI"  # flat, inner product
 _IGNORED = 1 << 20
 _INNER_PRODUCT = 0
+VECTORS_OFFSET = _HEADER.size
 
 
 def file_size(dim: int, count: int) -> int:
@@ -52,13 +53,6 @@ def require_flat(file: BinaryIO, name: str, dim: int, count: int) -> None:
             f"{name} is no exact index of {count} vectors of {dim} numbers as the manifest says; "
             "rebuild the gallery with `faceidx index import`"
         )
-
-
-def map_rows(file: BinaryIO, dim: int, count: int) -> np.ndarray:
-    """Map the vectors of a checked file into memory, (N, D) float32, not aligned, read-only."""
-    if not count:
-        return np.empty((0, dim), dtype=np.float32)
-    return np.memmap(file, dtype="<f4", mode="r", offset=_HEADER.size, shape=(count, dim))
 
 
 def _header(dim: int, count: int) -> bytes:

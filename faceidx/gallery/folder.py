@@ -1,4 +1,5 @@
-"""The gallery folder: `index.faiss`, `gallery.h5` and `manifest.json`.
+"""The gallery folder: `index.faiss` (for some kinds with `index.ivfdata`), `gallery.h5` and
+`manifest.json`.
 
 Files are never changed in place: a change writes a complete new folder and exchanges it for the
 old one in one step. A reader therefore works on one generation, the one it has opened, however
@@ -11,10 +12,8 @@ is not hardened against hostile files.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import cached_property
@@ -25,33 +24,35 @@ from typing import Any
 import h5py
 import numpy as np
 
-from faceidx.embedding.store import TEXT, Origin, open_hdf5, reading, require_same_fingerprint
+from faceidx.embedding.store import open_hdf5, reading, require_same_fingerprint
 from faceidx.errors import InputError, JobError
-from faceidx.files import sha256_file
+from faceidx.gallery import inverted
+from faceidx.gallery.approximate import Approximate
 from faceidx.gallery.data import (
     Refused,
-    Rows,
+    data_offset,
     data_shape,
     origin_of,
     read_refused,
     read_texts,
 )
-from faceidx.gallery.flat import map_rows, require_flat, write_flat
+from faceidx.gallery.flat import VECTORS_OFFSET, require_flat
+from faceidx.gallery.indexes import FLAT, INDEX
 from faceidx.gallery.manifest import (
     FORMAT,
     MAX_BYTES,
     VERSION,
-    FileRecord,
     Manifest,
-    Threshold,
     parse_manifest,
     render_manifest,
 )
-from faceidx.hdf5 import NewHdf5
+from faceidx.gallery.memory import available_memory
+from faceidx.gallery.scan import Scan
+from faceidx.gallery.vectors import Vectors
 
-INDEX, DATA, MANIFEST = "index.faiss", "gallery.h5", "manifest.json"
-FLAT = "flat"
-_CHUNK_ROWS = 1024
+DATA, MANIFEST = "gallery.h5", "manifest.json"
+FILES = (INDEX, DATA, MANIFEST, inverted.LISTS_DATA)
+"""What may lie in a gallery's folder."""
 # How often a reader starts again because the folder was exchanged while it was opening the files.
 _ATTEMPTS = 100
 
@@ -114,8 +115,11 @@ class Gallery:
         return np.array([number.get(name, -1) for name in self.identities], dtype=np.int64)
 
     def vectors(self, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
-        """A copy of unit vectors as the index holds them, (n, D) float32."""
-        return np.array(self._mapped[rows], dtype=np.float32)
+        """A copy of unit vectors, (n, D) float32."""
+        if isinstance(rows, slice) and rows.step is None:
+            first, last, _ = rows.indices(self.count)
+            return self.rows.block(first, last)
+        return self.rows.rows(np.arange(self.count)[rows])
 
     def stored(self, rows: slice) -> np.ndarray:
         """Unit vectors as `gallery.h5` holds them, (n, D) float32."""
@@ -123,25 +127,50 @@ class Gallery:
             return np.asarray(self._data["embeddings"][rows], dtype=np.float32)
 
     @cached_property
-    def _mapped(self) -> np.ndarray:
-        return map_rows(self._files[INDEX], self.dim, self.count)
+    def rows(self) -> Vectors:
+        """The vectors in their file: that of the index where it holds them in full."""
+        if self.manifest.kind == FLAT:
+            return self._vectors_in(INDEX, VECTORS_OFFSET)
+        return self._vectors_in(DATA, data_offset(self._data, self.path / DATA))
+
+    def _vectors_in(self, name: str, offset: int) -> Vectors:
+        return Vectors(self._files[name], str(self.path / name), offset, self.count, self.dim)
 
     @cached_property
     def index(self) -> Any:
-        """The FAISS index in main memory."""
+        """The FAISS index; lists that lie in a file of their own are mapped, not read."""
         import faiss
 
-        # The descriptor that the checks were made on: the name may mean a newer generation by now.
-        file = self._files[INDEX]
-        file.seek(0)
-        return faiss.read_index(f"/dev/fd/{file.fileno()}")
+        # The descriptors that the checks were made on: a name may mean a newer generation by now.
+        names = {name: f"/dev/fd/{file.fileno()}" for name, file in self._files.items()}
+        self._files[INDEX].seek(0)
+        if inverted.LISTS_DATA not in names:
+            return faiss.read_index(names[INDEX])
+        index = faiss.read_index(names[INDEX], faiss.IO_FLAG_SKIP_IVF_DATA)
+        inverted.map_lists(index, names[inverted.LISTS_DATA])
+        return index
 
     @cached_property
     def device_index(self) -> Any:
-        """The FAISS index on the device that was asked for: `index` itself on a CPU."""
-        from faceidx.gallery.device import to_device
+        """The FAISS index on the device that was asked for; None for exact search on a CPU."""
+        from faceidx.gallery.device import on_cpu, to_device
 
+        if self.manifest.kind == FLAT and on_cpu(self._device):
+            return None
         return to_device(self.index, self._device)
+
+    @cached_property
+    def scan(self) -> Scan:
+        """Exact search on the CPU."""
+        return Scan(self.rows, memory=available_memory() // 2)
+
+    @cached_property
+    def approximate(self) -> Approximate | None:
+        """Search in the index as it was tuned; None where it is exact."""
+        tuning = self.manifest.tuning
+        if tuning is None:
+            return None
+        return Approximate(self.device_index, self.rows, tuning.parameters, tuning.candidates)
 
 
 def load_gallery(path: Path, *, device: str = "cpu", hashes: bool = False) -> Gallery:
@@ -195,18 +224,22 @@ def _open_files(path: Path, folder: int, device: str, hashes: bool) -> Gallery:
             raw = file.read(MAX_BYTES + 1)
         manifest = parse_manifest(raw, str(path / MANIFEST))
         _require_known(manifest, path)
-        files = {n: undo.enter_context(_open_in(folder, n)) for n in (INDEX, DATA)}
+        files = {n: undo.enter_context(_open_in(folder, n)) for n in manifest.files}
         for name, file in files.items():
             if os.fstat(file.fileno()).st_size != manifest.files[name].size:
                 raise InputError(
                     f"{path / name} is damaged: its size is not the manifest's; restore a copy"
                 )
-            if hashes and _sha256(file) != manifest.files[name].sha256:
+            # FAISS's reader is not safe with damaged files, and only a flat one can be checked
+            # by its header.
+            hashed = hashes or (name == INDEX and manifest.kind != FLAT)
+            if hashed and _sha256(file) != manifest.files[name].sha256:
                 raise InputError(
                     f"{path / name} is damaged (its SHA-256 is not the manifest's); "
                     "restore a copy, or build the gallery again"
                 )
-        require_flat(files[INDEX], str(path / INDEX), manifest.dim, manifest.vectors)
+        if manifest.kind == FLAT:
+            require_flat(files[INDEX], str(path / INDEX), manifest.dim, manifest.vectors)
         data = undo.enter_context(open_hdf5(path / DATA, FORMAT, VERSION))
         _require_agreement(path, manifest, data)
         gallery = Gallery(path, manifest, files, data, device)
@@ -237,12 +270,14 @@ def _unreadable(path: Path, error: OSError) -> InputError:
 
 
 def _require_known(manifest: Manifest, path: Path) -> None:
-    if manifest.kind != FLAT:
+    names = set(manifest.files)
+    if names - {inverted.LISTS_DATA} != {INDEX, DATA} or (manifest.kind == FLAT) != (
+        manifest.tuning is None
+    ):
         raise InputError(
-            f"{path} is of the kind {manifest.kind!r}, which this faceidx does not know; update it"
+            f"{path} is of the kind {manifest.kind!r} with the files {', '.join(sorted(names))}, "
+            "which this faceidx does not know; update it"
         )
-    if set(manifest.files) != {INDEX, DATA}:
-        raise InputError(f"{path / MANIFEST} does not list the files {INDEX} and {DATA}")
 
 
 def _require_agreement(path: Path, manifest: Manifest, data: h5py.File) -> None:
@@ -251,53 +286,6 @@ def _require_agreement(path: Path, manifest: Manifest, data: h5py.File) -> None:
         raise InputError(f"{path / DATA} does not hold the {shape[0]} vectors of the manifest")
     found = origin_of(data, path / DATA).fingerprint
     require_same_fingerprint(manifest.fingerprint, str(path / MANIFEST), found, str(path / DATA))
-
-
-def write_gallery(
-    folder: Path,
-    *,
-    origin: Origin,
-    dim: int,
-    blocks: Iterable[Rows],
-    at_most: int,
-    refused: list[Refused],
-    threshold: Threshold | None = None,
-) -> Manifest:
-    """Write a gallery's files into an empty folder, holding one block in memory at a time.
-
-    Args:
-        at_most: a bound on the rows to come.
-        refused: read after the blocks have run out, so that their generator may fill it.
-    """
-    people: set[str] = set()
-    with NewHdf5(folder / DATA) as data:
-        count = write_flat(folder / INDEX, dim, _through_hdf5(data, dim, blocks, at_most, people))
-        for column, texts in zip(
-            ("paths", "identities", "reasons"), _columns(refused), strict=True
-        ):
-            data.create_dataset(f"refused/{column}", (len(texts),), TEXT, data=texts or None)
-        created = now()
-        data.attrs["format"] = FORMAT
-        data.attrs["version"] = VERSION
-        data.attrs["model"] = origin.model
-        data.attrs["fingerprint"] = origin.fingerprint
-        data.attrs["preprocessing"] = json.dumps(origin.preprocessing, sort_keys=True)
-        data.attrs["created"] = created
-    manifest = Manifest(
-        kind=FLAT,
-        model=origin.model,
-        fingerprint=origin.fingerprint,
-        dim=dim,
-        vectors=count,
-        identities=len(people - {""}),
-        refused=len(refused),
-        recall_at_1=1.0,
-        files={n: _record(folder / n) for n in (INDEX, DATA)},
-        threshold=threshold,
-        created=created,
-    )
-    write_manifest(folder, manifest)
-    return manifest
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -316,36 +304,3 @@ def link_file(old: Path, new: Path) -> None:
 def now() -> str:
     """The time, as the formats write it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _through_hdf5(
-    data: h5py.File, dim: int, blocks: Iterable[Rows], at_most: int, people: set[str]
-) -> Iterator[np.ndarray]:
-    """Append each block to `gallery.h5`, collect its people, and pass its vectors on."""
-    chunk = min(_CHUNK_ROWS, max(1, at_most))
-    vectors = data.create_dataset(
-        "embeddings", (0, dim), "float32", maxshape=(None, dim), chunks=(chunk, dim)
-    )
-    paths, identities = (
-        data.create_dataset(name, (0,), TEXT, maxshape=(None,), chunks=(chunk,))
-        for name in ("paths", "identities")
-    )
-    for block in blocks:
-        first, last = len(paths), len(paths) + len(block.paths)
-        if first == last:
-            continue
-        for dataset, values in ((vectors, block.vectors), (paths, block.paths)):
-            dataset.resize(last, axis=0)
-            dataset[first:last] = values
-        identities.resize(last, axis=0)
-        identities[first:last] = block.identities
-        people.update(block.identities)
-        yield block.vectors
-
-
-def _columns(refused: list[Refused]) -> list[list[str]]:
-    return [[row[column] for row in refused] for column in range(3)]
-
-
-def _record(path: Path) -> FileRecord:
-    return FileRecord(size=path.stat().st_size, sha256=sha256_file(path))

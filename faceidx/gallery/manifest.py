@@ -15,6 +15,8 @@ from faceidx.errors import InputError
 
 FORMAT = "faceidx-gallery"
 VERSION = 1
+# Of a manifest with the field `tuning`, which readers of version 1 do not know.
+TUNED_VERSION = 2
 MAX_BYTES = 1 << 20
 
 
@@ -58,6 +60,38 @@ class Threshold:
 
 
 @dataclass(kw_only=True, frozen=True)
+class Recall:
+    """Shares of held-out pictures that an approximate search answers as exact search does."""
+
+    neighbours: float
+    """With the very same nearest picture."""
+    identities: float | None
+    """With the same person; null where no picture has an identity."""
+    queries: int
+
+
+@dataclass(kw_only=True, frozen=True)
+class Tuning:
+    """How an approximate index is to be searched, and what was measured so."""
+
+    factory: str
+    """FAISS's name of the index."""
+    parameters: dict[str, int]
+    """FAISS's search parameters: `nprobe`, `efSearch`."""
+    candidates: int
+    """Pictures taken from the index, beyond twice the number asked for, to be ranked exactly."""
+    target_recall: float
+    recall_of: str
+    """`neighbours` or `identities`: the recall that was to reach the target."""
+    recall: Recall
+    measured_vectors: int
+    """Size of the gallery when it was measured."""
+    queries_per_second: float
+    exact_queries_per_second: float | None
+    """Of exact search over the same vectors; null where `--kind` left nothing to choose."""
+
+
+@dataclass(kw_only=True, frozen=True)
 class Manifest:
     """The content of `manifest.json`."""
 
@@ -71,10 +105,12 @@ class Manifest:
     refused: int
     """Rows of the sources that could not be taken; `gallery.h5` lists them."""
     recall_at_1: float
-    """Share of searches that find the true nearest picture: 1 for exact search."""
+    """Share of searches that find the true nearest picture: 1 for exact search, else measured."""
     files: dict[str, FileRecord]
     threshold: Threshold | None
     created: str
+    tuning: Tuning | None = None
+    """None for exact search."""
 
     @property
     def bytes(self) -> int:
@@ -84,7 +120,10 @@ class Manifest:
 
 def render_manifest(manifest: Manifest) -> bytes:
     """Return the one canonical text of a manifest, with its checksum."""
-    fields: dict[str, Any] = {"format": FORMAT, "version": VERSION, **asdict(manifest)}
+    version = TUNED_VERSION if manifest.tuning else VERSION
+    fields: dict[str, Any] = {"format": FORMAT, "version": version, **asdict(manifest)}
+    if manifest.tuning is None:
+        del fields["tuning"]
     counts = ("vectors", "identities", "refused")
     fields["counts"] = {name: fields.pop(name) for name in counts}
     return with_checksum(fields)
@@ -103,7 +142,7 @@ def parse_manifest(raw: bytes, name: str) -> Manifest:
         raise InputError(f"{name} is damaged or no manifest of a gallery") from None
     if found != FORMAT:
         raise InputError(f"{name} is no {FORMAT} manifest (its format is {found!r})")
-    if isinstance(version, int) and version > VERSION:
+    if isinstance(version, int) and version > TUNED_VERSION:
         raise InputError(f"{name} was written by a newer faceidx; update faceidx to read it")
     try:
         # Of what was written, not of what is read from it: an older faceidx wrote fewer fields.
@@ -131,6 +170,9 @@ def _manifest(fields: dict[str, Any]) -> Manifest:
     if fields["threshold"] is not None:
         interval = tuple(fields["threshold"].pop("interval"))
         fields["threshold"] = Threshold(**fields["threshold"], interval=interval)
+    if "tuning" in fields:
+        recall = Recall(**fields["tuning"].pop("recall"))
+        fields["tuning"] = Tuning(**fields["tuning"], recall=recall)
     manifest = Manifest(**fields)
     numbers = (manifest.dim, manifest.vectors, manifest.identities, manifest.refused)
     if not all(type(n) is int and n >= 0 for n in numbers):

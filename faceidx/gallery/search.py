@@ -1,7 +1,8 @@
-"""Exact nearest neighbours by cosine: pictures, and people by their best picture.
+"""Nearest neighbours by cosine: pictures, and people by their best picture.
 
-Small functions over NumPy arrays; FAISS does the work. What FAISS leaves open is settled here:
-among equal scores the lower row comes first, also where the last place is shared.
+Small functions over NumPy arrays. Scores are exact for every kind of index, and exact search finds
+exactly the nearest (`scan.py`); an approximate index may miss some of them (`approximate.py`).
+Among equal scores the lower row comes first.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from faceidx.errors import InputError
 from faceidx.gallery.device import MAX_GPU_K
 from faceidx.gallery.folder import Gallery
+from faceidx.gallery.rank import rank_all
 from faceidx.gallery.unit import require_dim
 
 # Cells of one block of results; with scores and rows 12 bytes a cell.
@@ -22,7 +24,6 @@ _BLOCK_CELLS = 1 << 22
 _BLOCK_QUERIES = 4096
 # Where this many neighbours do not show enough people, all rows are ranked for that query.
 _MAX_NEIGHBOURS = 1024
-_SCAN_ROWS = 65536
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Candidate(NamedTuple):
 
 
 def search(gallery: Gallery, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Find the k nearest pictures of each query, exactly.
+    """Find the k nearest pictures of each query.
 
     Args:
         vectors: (Q, D) unit rows.
@@ -99,7 +100,7 @@ def nearest_identities(
             break
         width = min(gallery.count, 4 * width)
     for query in open_queries:
-        found[query] = _people_of(gallery, *_rank_all(gallery, vectors[query]), wanted)
+        found[query] = _people_of(gallery, *rank_all(gallery.rows, vectors[query]), wanted)
     return found
 
 
@@ -121,28 +122,22 @@ def _blocks(count: int, width: int) -> Iterator[slice]:
 
 def _search_block(gallery: Gallery, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k best rows of a block, in canonical order."""
+    if gallery.approximate is not None:
+        scores, rows = gallery.approximate.search(vectors, k)
+        few = np.flatnonzero(rows[:, -1] < 0)  # too few rows in the lists that were looked at
+        if len(few):
+            scores[few], rows[few] = gallery.scan.search(vectors[few], k)
+        return scores, rows
+    if gallery.device_index is None or k >= MAX_GPU_K:
+        return gallery.scan.search(vectors, k)
     width = min(k + 1, gallery.count)  # one more shows whether the last place is shared
-    index = gallery.device_index if width <= MAX_GPU_K else gallery.index
-    scores, rows = index.search(vectors, width)
+    scores, rows = gallery.device_index.search(vectors, width)
     order = np.lexsort((rows, -scores), axis=1)
     scores, rows = (np.take_along_axis(a, order, axis=1) for a in (scores, rows))
     if width > k:
-        for query in np.flatnonzero(scores[:, k - 1] == scores[:, k]):
-            every_score, every_row = _rank_all(gallery, vectors[query])
-            scores[query], rows[query] = every_score[:width], every_row[:width]
+        shared = np.flatnonzero(scores[:, k - 1] == scores[:, k])
+        scores[shared, :k], rows[shared, :k] = gallery.scan.search(vectors[shared], k)
     return scores[:, :k], rows[:, :k]
-
-
-def _rank_all(gallery: Gallery, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All rows of the gallery by score descending, then by row."""
-    scores = np.concatenate(
-        [
-            gallery.vectors(slice(first, first + _SCAN_ROWS)) @ vector
-            for first in range(0, gallery.count, _SCAN_ROWS)
-        ]
-    )
-    rows = np.argsort(-scores, kind="stable")
-    return scores[rows], rows
 
 
 def _people_of(

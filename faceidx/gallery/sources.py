@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +14,8 @@ from faceidx.embedding.store import EmbeddingFile, Origin
 from faceidx.errors import InputError
 from faceidx.gallery.data import Refused, Rows
 from faceidx.gallery.folder import Gallery
-from faceidx.gallery.unit import to_unit
-
-BLOCK_ROWS = 16384
+from faceidx.gallery.unit import to_unit, usable
+from faceidx.gallery.vectors import BLOCK_ROWS
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +86,11 @@ def require_unique(keys: list[list[str]], present: list[str], names: list[str]) 
                 f"{name}: {twice} keys are there already (such as {example!r}); "
                 "give each file a --prefix to set the sources apart"
             )
+
+
+def count_usable(blocks: Iterable[np.ndarray]) -> int:
+    """How many rows of some blocks a gallery can take."""
+    return sum(int(np.count_nonzero(usable(block))) for block in blocks)
 
 
 def rows_of_files(

@@ -32,6 +32,12 @@ class UnitRows:
     """How many rows were further from unit length than float16 storage explains."""
 
 
+def usable(vectors: np.ndarray) -> np.ndarray:
+    """Which rows can be scaled to unit length, (N,) bool."""
+    lengths = _lengths(np.asarray(vectors, dtype=np.float32))
+    return np.isfinite(lengths) & (lengths > _SHORTEST)
+
+
 def to_unit(vectors: np.ndarray) -> UnitRows:
     """Scale rows to unit length in float32 and say which ones cannot be.
 
@@ -41,8 +47,7 @@ def to_unit(vectors: np.ndarray) -> UnitRows:
         vectors: (N, D) of any float type.
     """
     vectors = np.asarray(vectors, dtype=np.float32)
-    with np.errstate(invalid="ignore", over="ignore"):
-        lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+    lengths = _lengths(vectors)
     finite = np.isfinite(lengths)
     usable = finite & (lengths > _SHORTEST)
     drift = np.abs(np.where(usable, lengths, 1.0) - 1.0)
@@ -57,6 +62,11 @@ def to_unit(vectors: np.ndarray) -> UnitRows:
         reasons=reasons,
         renormalised=int(np.count_nonzero(drift > _TOLERANCE)),
     )
+
+
+def _lengths(vectors: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
 
 
 def require_dim(dim: int, name: str, gallery_dim: int, gallery_name: str) -> None:

@@ -262,7 +262,8 @@ def test_import_refuses_a_table_that_claims_more_rows_than_the_file_holds(
     gallery_path: Path, tmp_path: Path
 ) -> None:
     with h5py.File(gallery_path / "gallery.h5", "r+") as data:
-        data["embeddings"].resize(10**12, axis=0)
+        del data["embeddings"]
+        data.create_dataset("embeddings", (10**12, DIM), "float32", chunks=(64, DIM))
     with pytest.raises(InputError, match="claims more rows"):
         import_gallery(ImportOptions(source=gallery_path, out=tmp_path / "own"))
 

@@ -146,7 +146,7 @@ def test_what_is_no_gallery_is_refused_in_one_line(gallery_path: Path, tmp_path:
         with pytest.raises(InputError, match="manifest") as caught:
             load_gallery(gallery_path)
         assert "\n" not in str(caught.value)
-    manifest.write_bytes(json.dumps({"format": "faceidx-gallery", "version": 2}).encode())
+    manifest.write_bytes(json.dumps({"format": "faceidx-gallery", "version": 3}).encode())
     with pytest.raises(InputError, match="newer"):
         load_gallery(gallery_path)
     for path in (tmp_path / "missing", tmp_path / "people.h5"):
