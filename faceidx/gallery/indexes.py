@@ -31,7 +31,7 @@ from faceidx.gallery.clusters import (
 from faceidx.gallery.flat import write_flat
 from faceidx.gallery.manifest import Tuning
 from faceidx.gallery.memory import available_memory
-from faceidx.gallery.tune import NEIGHBOURS, hold_out, truth, tune
+from faceidx.gallery.tune import NEIGHBOURS, Truth, hold_out, truth, tune
 from faceidx.gallery.vectors import BLOCK_ROWS, Vectors
 from faceidx.progress import Progress, ProgressCallback, silent
 
@@ -39,6 +39,7 @@ AUTO, FLAT, HNSW, IVF = "auto", "flat", "hnsw", "ivf"
 INDEX = "index.faiss"
 # Below this exact search answers in less than half a millisecond, and nothing need be measured.
 _SMALL = 50_000
+_TINY = 16  # there is nothing to tune with
 # `auto` gives up exactness only for at least this much more speed.
 _WORTH = 2.0
 # Lists for N vectors: this many times the root of N, a power of two (FAISS's guidelines: 4 to 16).
@@ -120,7 +121,7 @@ def write_index(
         fits = 2 * vectors.bytes <= options.budget  # the file's pages, and rounded copies
         kind = FLAT if fits and vectors.count < _SMALL else IVF
         choosing = fits and kind == IVF
-    if kind == FLAT or vectors.count < 2:
+    if kind == FLAT or vectors.count < _TINY:
         return _write_flat(folder, vectors, progress)
     timed = options.budget if choosing else None
     work = _Work(folder, vectors, codes, replace(options, kind=kind), carried, timed, progress)
@@ -213,7 +214,8 @@ class _Work:
             inverted.fill_on_disk(index, self._vectors, lists, path)
         else:
             inverted.fill(index, self._vectors, lists)
-        return index, self._tuned(index, held_out, _with_lists(self._factory, index.nlist))
+        expected = truth(self._vectors, self._codes, held_out, indexed=True, memory=self._timed)
+        return index, self._tuned(index, expected, _with_lists(self._factory, index.nlist))
 
     def _outgrown(self, carried: Carried) -> bool:
         wanted = _lists(self._vectors.count)
@@ -257,7 +259,8 @@ class _Work:
             self._vectors.release()
             index = faiss.IndexIDMap2(index)
         self._add(index, learned)
-        tuned = self._tuned(index, held_out, self._factory)
+        expected = truth(self._vectors, self._codes, held_out, indexed=False)
+        tuned = self._tuned(index, expected, self._factory)
         self._add(index, held_out)
         return index, tuned
 
@@ -268,13 +271,13 @@ class _Work:
             self._vectors.release()
             self._progress(Progress("index", first + len(part), len(rows), "vectors"))
 
-    def _tuned(self, index: Any, held_out: np.ndarray, factory: str) -> tuple[Tuning, bool]:
+    def _tuned(self, index: Any, expected: Truth, factory: str) -> tuple[Tuning, bool]:
         options = self._options
         return tune(
             index,
             self._vectors,
             self._codes,
-            truth(self._vectors, self._codes, held_out, self._timed),
+            expected,
             target=options.target_recall,
             recall_of=options.recall_of,
             factory=factory,

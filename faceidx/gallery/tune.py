@@ -26,6 +26,8 @@ _SHARE = 10  # of the rows, one in so many at most
 _TIMED = 1000
 # Cosines as close as this are one: whichever picture comes first is right.
 _TIE = 1e-6
+# Itself comes first, or second to its equal; among so many there is one that is not held out.
+_CERTAIN, _ENOUGH = 2, 32
 _CANDIDATES = (4, 8, 16, 32, 64, 128)
 
 
@@ -55,27 +57,38 @@ def hold_out(rows: np.ndarray, chance: np.random.Generator) -> np.ndarray:
     return np.sort(chance.choice(rows, size, replace=False))
 
 
-def truth(vectors: Vectors, codes: np.ndarray, rows: np.ndarray, memory: int | None) -> Truth:
+def truth(
+    vectors: Vectors,
+    codes: np.ndarray,
+    held_out: np.ndarray,
+    *,
+    indexed: bool,
+    memory: int | None = None,
+) -> Truth:
     """Search exactly for the held-out rows.
 
     Args:
         codes: (N,) the person of each row, -1 without identity.
+        indexed: whether the index to be measured holds these rows; none is an answer if not.
         memory: what exact search might take of it, to be timed so; None: it is not to be timed.
     """
     scan = Scan(vectors, memory=memory or 0)
-    queries = vectors.rows(rows)
-    scores, found = scan.search(queries, min(2, vectors.count))
-    other = (found != rows[:, None]).argmax(1)  # itself comes first, or second to its equal
-    picked = np.arange(len(rows)), other
+    queries = vectors.rows(held_out)
+    k = min(_CERTAIN if indexed else _ENOUGH, vectors.count)
+    scores, found = scan.search(queries, k)
+    answers = found != held_out[:, None] if indexed else ~np.isin(found, held_out)
     seconds = None
     if memory is not None:
         started = time.perf_counter()
-        scan.search(queries[:_TIMED], min(2, vectors.count))
+        scan.search(queries[:_TIMED], k)
         seconds = time.perf_counter() - started
     vectors.release()
+    usable = answers.any(1)
+    first = answers.argmax(1)
+    picked = np.flatnonzero(usable), first[usable]
     return Truth(
-        rows=rows,
-        vectors=queries,
+        rows=held_out[usable],
+        vectors=queries[usable],
         score=scores[picked],
         person=codes[found[picked]],
         seconds=seconds,
