@@ -29,7 +29,7 @@ A threshold for a gallery: faceidx index calibrate gallery --fpir 0.01"""
 @click.argument("probes", type=FILE)
 @click.option("--index", "gallery", type=FILE, metavar="GALLERY", help="Look people up in this.")
 @model_options(required=False)
-@pipeline_options
+@pipeline_options()
 @click.option(
     "--top-k", type=click.IntRange(1), default=5, show_default=True, help="People a probe."
 )

@@ -24,6 +24,7 @@ Examples:
   faceidx embed faces.csv --root /data --model m.safetensors --out faces.h5 --flip
   faceidx embed 'shards/{000..009}.tar' --model m.safetensors --out faces.h5
   faceidx embed crops/ --model w600k_r50.onnx --preset insightface --out crops.h5
+  faceidx embed photos/ --model run/model.safetensors --out photos.h5 --detect largest
   faceidx embed photos/ --model run/model.safetensors --out photos.h5 --update
 
 The same command goes on after an interruption."""
@@ -31,14 +32,12 @@ The same command goes on after an interruption."""
 @click.argument("images", type=FILE)
 @click.option("--out", type=FILE, required=True, metavar="FILE.h5", help="Where embeddings go.")
 @model_options(required=True)
-@pipeline_options
+@pipeline_options(detect="none")
 @click.option("--root", type=FILE, help="For a list: the folder that its paths are relative to.")
 @click.option(
-    "--detect",
-    type=click.Choice(["none"]),
-    default="none",
-    show_default=True,
-    help="Pictures are taken as faces that are cut out already.",
+    "--keep-identity",
+    is_flag=True,
+    help="With --detect all: every face gets its picture's identity.",
 )
 @click.option(
     "--dtype",
@@ -58,7 +57,7 @@ def embed(
     model: ModelOptions,
     pipeline: PipelineOptions,
     strict: bool,
-    detect: str,
+    keep_identity: bool,
     **options: Any,
 ) -> tuple[dict[str, Any], str, int]:
     """Embed pictures into an HDF5 file.
@@ -67,10 +66,14 @@ def embed(
     picture, a list (.txt with a path a line, or .csv with the header path[,identity]), tar shards
     named as WebDataset does (one .tar, or 'shards/{000..009}.tar' in quotes), or a .bin set of
     insightface, whose pictures are named 0, 1, ...
+
+    Pictures are taken as faces that are cut out and aligned, unless --detect says which faces are
+    to be found in them: the largest, the most central, or all, named KEY#1, KEY#2, ...
     """
     from faceidx.embedding.embed import EmbedOptions
     from faceidx.embedding.embed import embed as run
 
+    pipeline.keep_identity = keep_identity
     with progress_bar() as progress:
         result = run(
             EmbedOptions(images=images, model=model, pipeline=pipeline, **options), progress

@@ -24,7 +24,7 @@ Examples:
   faceidx eval --model run/model.safetensors --pairs lfw.bin""",
 )
 @model_options(required=True)
-@pipeline_options
+@pipeline_options()
 @click.option("--data", type=FILE, metavar="DIR", help="Labelled pictures, for the classifier.")
 @click.option("--pairs", type=FILE, help="List of pairs, for the embedding.")
 @click.option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from faceidx.cli.frame import FILE, common_options
+from faceidx.cli.frame import FILE, common_options, progress_bar
 from faceidx.cli.model_options import model_argument
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ Examples:
   faceidx models list
   faceidx models info run/model.safetensors
   faceidx models import backbone.pth --preset insightface --out r50.safetensors
-  faceidx models export run/model.safetensors --out model.onnx"""
+  faceidx models export run/model.safetensors --out model.onnx
+  faceidx models get yunet"""
 )
 def models() -> None:
     """List architectures; look into model files, bring others' in, give ours away."""
@@ -122,3 +123,32 @@ def _told(result: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
     shown = {k: v for k, v in result.items() if k != "class_names" and v is not None}
     return result, "\n".join(for_terminal(f"{k}: {v}") for k, v in shown.items())
+
+
+@models.command(
+    epilog="""\b
+Examples:
+  faceidx models get yunet
+  https_proxy=http://proxy:3128 faceidx models get yunet"""
+)
+@click.argument("name", type=click.Choice(["yunet"]))
+@click.option("--url", help="Another place that holds the same file.")
+@common_options
+def get(name: str, url: str | None) -> tuple[dict[str, Any], str]:
+    """Fetch a published file into the user's cache: yunet finds faces, for --detect.
+
+    The file is checked by its SHA-256. What was cut off goes on where it stopped; proxies are those
+    of the system (https_proxy and the like).
+    """
+    from faceidx.images.detector_file import PUBLISHED, fetch
+
+    published = PUBLISHED[name]
+    with progress_bar() as progress:
+        path, fetched = fetch(published, url=url, progress=progress)
+    result = {
+        "file": str(path),
+        "fetched": fetched,
+        "bytes": published.size,
+        "sha256": published.sha256,
+    }
+    return result, f"{path} {'is here now' if fetched else 'was here already'}"

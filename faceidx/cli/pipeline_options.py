@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from faceidx.cli.frame import FILE
+
+if TYPE_CHECKING:
+    from faceidx.embedding.pipeline import PipelineOptions
 
 
 class _Auto(click.ParamType):
@@ -25,31 +31,86 @@ class _Auto(click.ParamType):
         return int(text)
 
 
-def pipeline_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of the pipeline; the command gets one argument `pipeline`."""
+_MODES = ("none", "largest", "central", "all")
 
-    @click.option(
-        "--batch-size", type=_Auto(), default="auto", show_default=True, help="Pictures a batch."
+
+def pipeline_options(*, detect: str = "auto") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the options of the pipeline; the command gets one argument `pipeline`.
+
+    Args:
+        detect: the default of `--detect`; `auto` is offered only where it is the default.
+    """
+    modes = _MODES if detect in _MODES else (detect, *_MODES)
+    options = (
+        click.option(
+            "--batch-size",
+            type=_Auto(),
+            default="auto",
+            show_default=True,
+            help="Pictures a batch.",
+        ),
+        click.option(
+            "--workers",
+            type=_Auto(),
+            default="auto",
+            show_default=True,
+            help="Decoding processes.",
+        ),
+        click.option("--flip", is_flag=True, help="Add the embeddings of the mirror images."),
+        click.option("--max-pixels", type=click.IntRange(1), help="Larger pictures are failed."),
+        click.option(
+            "--detect",
+            type=click.Choice(modes),
+            default=detect,
+            show_default=True,
+            help="Find faces in photos: which are wanted.",
+        ),
+        click.option(
+            "--detector",
+            type=FILE,
+            metavar="FILE",
+            help="The detector.  [default: by `faceidx models get yunet`]",
+        ),
+        click.option("--min-face", type=click.IntRange(8), help="Least size, in pixels."),
+        click.option("--min-score", type=click.FloatRange(0.1, 1), help="Least sureness."),
     )
-    @click.option(
-        "--workers", type=_Auto(), default="auto", show_default=True, help="Decoding processes."
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            given = {name: kwargs.pop(name) for name in _NAMES}
+            return function(*args, pipeline=_pipeline(**given), **kwargs)
+
+        for option in reversed(options):
+            wrapped = option(wrapped)
+        return wrapped
+
+    return decorate
+
+
+_NAMES = (
+    *("batch_size", "workers", "flip", "max_pixels"),
+    *("detect", "detector", "min_face", "min_score"),
+)
+
+
+def _pipeline(
+    *,
+    detect: str,
+    detector: Path | None,
+    batch_size: int | None,
+    workers: int | None,
+    flip: bool,
+    **bounds: int | float | None,
+) -> PipelineOptions:
+    from faceidx.embedding.pipeline import PipelineOptions
+    from faceidx.images.detector_file import detector_for
+
+    return PipelineOptions(
+        batch_size=batch_size,
+        workers=workers,
+        flip=flip,
+        detect=detect,
+        detector=detector_for(detect, detector),
+        **{name: bound for name, bound in bounds.items() if bound is not None},  # type: ignore[arg-type]
     )
-    @click.option("--flip", is_flag=True, help="Add the embeddings of the mirror images.")
-    @click.option("--max-pixels", type=click.IntRange(1), help="Larger pictures are failed.")
-    @functools.wraps(function)
-    def wrapped(
-        *args: Any,
-        batch_size: int | None,
-        workers: int | None,
-        flip: bool,
-        max_pixels: int | None,
-        **kwargs: Any,
-    ) -> Any:
-        from faceidx.embedding.pipeline import PipelineOptions
-
-        pipeline = PipelineOptions(batch_size=batch_size, workers=workers, flip=flip)
-        if max_pixels:
-            pipeline.max_pixels = max_pixels
-        return function(*args, pipeline=pipeline, **kwargs)
-
-    return wrapped

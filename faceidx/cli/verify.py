@@ -33,7 +33,7 @@ run/model.safetensors --save-threshold t.json --at-fmr 1e-3"""
 @click.argument("left", type=FILE)
 @click.argument("right", type=FILE)
 @model_options(required=True)
-@pipeline_options
+@pipeline_options()
 @click.option(
     "--threshold-file",
     type=FILE,

@@ -61,7 +61,7 @@ Examples:
 @click.option("--embeddings", type=FILE, help="Embeddings file of the listed pictures.")
 @click.option("--images", type=FILE, metavar="ROOT", help="Embed the listed pictures of a folder.")
 @model_options(required=False)
-@pipeline_options
+@pipeline_options()
 @click.option(
     "--format",
     "list_format",

@@ -310,7 +310,10 @@ class _Job:
 # What float32 itself is measured as.
 _ITSELF = {"least": 1.0, "mean": 1.0, "pictures": 0}
 # Of what a file records, that which may differ in what is added to it: embeddings stay comparable.
-_MAY_CHANGE = {"engine", "precision", "batch_size", "arch"}
+_MAY_CHANGE = {
+    *("engine", "precision", "batch_size", "arch"),
+    *("detector", "detect_template", "min_face", "min_score"),
+}
 
 
 def _unless_auto(wanted: str, recorded: object) -> str:
@@ -392,5 +395,5 @@ def photo_warning(far: int, embedded: int, model: FaceModel) -> str | None:
     height, width = model.preprocessing.image_size
     return (
         f"{far} of {embedded} pictures are far from the model's shape ({width} x {height}): it "
-        "expects faces cut out and aligned as in its training, not whole photos"
+        "expects faces cut out and aligned as in its training; --detect finds them in photos"
     )

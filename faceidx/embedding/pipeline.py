@@ -15,11 +15,15 @@ import numpy as np
 from faceidx.embedding.ahead import ahead
 from faceidx.embedding.batches import Batch, Face, Part, batches
 from faceidx.embedding.store import Column, Left, Origin
+from faceidx.errors import InputError
 from faceidx.images.decode import DEFAULT_MAX_PIXELS
+from faceidx.images.detect import Detector
+from faceidx.images.faces import MIN_FACE, MIN_SCORE, DetectedFaces, FacesOfPhotos
 from faceidx.images.keys import face_key, picture_of_face, several_faces_key
 from faceidx.images.pictures import Picture
 from faceidx.images.prepare import Prepare, WholePicture
 from faceidx.images.preprocess import Preprocessing
+from faceidx.images.templates import template_for
 from faceidx.images.workers import Workers
 from faceidx.models.device import free_memory, resolve_device
 from faceidx.models.face_model import FaceModel, normalize
@@ -47,7 +51,15 @@ class PipelineOptions:
     max_pixels: int = DEFAULT_MAX_PIXELS
     """Larger pictures are listed as failed."""
     detect: str = "none"
-    """Which faces of a picture are embedded; `none` takes the picture as one face."""
+    """Which faces of a picture are embedded: `largest`, `central` or `all`. `none` takes the
+    picture as one face; `auto` does so too, except for photos where the model's record names its
+    alignment and there is a detector."""
+    detector: Detector | None = None
+    """What finds faces."""
+    min_face: int = MIN_FACE
+    """Smaller faces are passed over; in pixels of the photo, of the longer side of the box."""
+    min_score: float = MIN_SCORE
+    """Less sure faces are passed over."""
     keep_identity: bool = False
     """Whether, of several faces in a picture, each gets the picture's identity."""
 
@@ -261,7 +273,30 @@ def prepare_of(
     Args:
         template: alignment of the faces that the model was trained on, where that is known.
     """
-    return WholePicture(size=preprocessing.image_size, max_pixels=options.max_pixels)
+    whole = WholePicture(size=preprocessing.image_size, max_pixels=options.max_pixels)
+    automatic = options.detect == "auto"
+    if options.detect == "none" or (automatic and (template is None or options.detector is None)):
+        return whole
+    if options.detector is None:
+        raise InputError(f"--detect {options.detect} needs a detector: give --detector FILE")
+    detected = DetectedFaces(
+        detector=options.detector,
+        mode="largest" if automatic else options.detect,
+        size=preprocessing.image_size,
+        template=template_for(template, preprocessing.image_size),
+        min_face=options.min_face,
+        min_score=options.min_score,
+        max_pixels=options.max_pixels,
+    )
+    return FacesOfPhotos(whole=whole, detected=detected) if automatic else detected
+
+
+def _detection(model: FaceModel, options: PipelineOptions) -> dict[str, object]:
+    """What is recorded of how faces were found."""
+    prepare = prepare_of(model.preprocessing, model.template, options)
+    if isinstance(prepare, FacesOfPhotos):
+        return {**prepare.detected.facts(), "detect": options.detect}
+    return prepare.facts() if isinstance(prepare, DetectedFaces) else {}
 
 
 def settle_batch_size(options: PipelineOptions, model: FaceModel) -> int:
@@ -292,6 +327,7 @@ def origin_of(model: FaceModel, options: PipelineOptions) -> Origin:
             "engine": model.engine,
             "precision": model.precision,
             "batch_size": settle_batch_size(options, model),
-            "detect": options.detect,
+            "detect": "none",
+            **_detection(model, options),
         },
     )

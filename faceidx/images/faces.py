@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from faceidx.errors import InputError
 from faceidx.images.decode import DEFAULT_MAX_PIXELS
 from faceidx.images.detect import Detector
-from faceidx.images.prepare import Prepared
+from faceidx.images.prepare import Prepared, WholePicture
+from faceidx.images.templates import template_points
 
 FACE = np.dtype(
     [
@@ -39,15 +39,12 @@ class DetectedFaces:
     size: tuple[int, int]
     """Height and width that the model wants."""
     template: str
-    """See `align.TEMPLATES`."""
+    """See `templates.TEMPLATES`."""
     min_face: int = MIN_FACE
     """Smaller faces are passed over; in pixels of the photo, of the longer side of the box."""
     min_score: float = MIN_SCORE
     """Less sure faces are passed over."""
     max_pixels: int = DEFAULT_MAX_PIXELS
-
-    def __post_init__(self) -> None:
-        require_opencv()
 
     def __call__(self, data: Path | bytes) -> Prepared:
         _one_thread()
@@ -75,9 +72,30 @@ class DetectedFaces:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class FacesOfPhotos:
+    """Faces are found in pictures that look like photos; others are taken as faces already."""
+
+    whole: WholePicture
+    detected: DetectedFaces
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.whole.size
+
+    def __call__(self, data: Path | bytes) -> Prepared:
+        taken = self.whole(data)
+        if taken.far:
+            return self.detected(data)
+        face = np.zeros(1, FACE)
+        for name in ("landmarks", "detection_scores", "poses"):
+            face[name] = np.nan
+        return Prepared(taken.crops, face)
+
+
 def cut_out(photo: Any, found: Any, template: str, size: tuple[int, int]) -> Prepared:
     """Cut faces out of a photo."""
-    from faceidx.images.align import scale_of, similarity, template_points, warp
+    from faceidx.images.align import scale_of, similarity, warp
     from faceidx.images.quality import head_size_of, pose_of, sharpness_of
 
     count = len(found.scores)
@@ -96,16 +114,6 @@ def cut_out(photo: Any, found: Any, template: str, size: tuple[int, int]) -> Pre
             pose_of(found.landmarks[row]),
         )
     return Prepared(crops, faces)
-
-
-def require_opencv() -> None:
-    """Raise `InputError` where OpenCV is not installed."""
-    try:
-        import cv2  # noqa: F401
-    except ImportError:
-        raise InputError(
-            "faces are found with the extra detect: pip install 'faceidx[detect]'"
-        ) from None
 
 
 @functools.cache

@@ -106,7 +106,7 @@ def as_jpeg(photo: np.ndarray, *, orientation: int = 1) -> bytes:
 def write_toy_detector(path: Path) -> None:
     """An ONNX file with YuNet's outputs that takes each cell of 8 x 8 pixels of `MARK` for a face.
 
-    The face is 32 pixels wide and 40 high, about the middle of the cell.
+    The face is a square of 20 pixels about the middle of the cell, whatever the scale.
     """
     sums = np.zeros((1, 3, 1, 1), np.float32)
     sums[0, :, 0, 0] = np.array([-1, -1, 1]) / 255  # of BGR
@@ -155,5 +155,5 @@ def write_toy_detector(path: Path) -> None:
 
 
 # In cells of 8 pixels, from the cell's corner: the middle, and the logarithms of the sides.
-_TOY_BOX = np.array([0.5, 0.5, np.log(4), np.log(5)], np.float32)
-_TOY_POINTS = np.array([-0.5, -0.5, 1.5, -0.5, 0.5, 0.5, -0.2, 1.6, 1.2, 1.6], np.float32)
+_TOY_BOX = np.array([0.5, 0.5, np.log(2.5), np.log(2.5)], np.float32)
+_TOY_POINTS = np.array([-0.1, -0.1, 1.1, -0.1, 0.5, 0.5, 0, 1.2, 1, 1.2], np.float32)

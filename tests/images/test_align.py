@@ -9,16 +9,10 @@ import pytest
 from PIL import Image
 
 from faceidx.errors import InputError
-from faceidx.images.align import (
-    TEMPLATES,
-    scale_of,
-    similarity,
-    template_for,
-    template_points,
-    warp,
-)
+from faceidx.images.align import scale_of, similarity, warp
 from faceidx.images.decode import PictureError
 from faceidx.images.photo import Photo
+from faceidx.images.templates import TEMPLATES, template_for, template_points
 
 
 def _photo(pixels: np.ndarray, *, overview: int = 10_000) -> Photo:

@@ -24,7 +24,7 @@ def test_a_cell_of_the_network_is_a_face_at_its_place(toy: Path) -> None:
     picture[40:48, 24:32] = MARK
     found = detector.find(picture, 0.7)
     assert found.scores == pytest.approx([0.95], abs=1e-4)
-    assert found.boxes[0] == pytest.approx([28 - 16, 44 - 20, 32, 40], abs=1e-3)
+    assert found.boxes[0] == pytest.approx([28 - 10, 44 - 10, 20, 20], abs=1e-3)
     assert found.landmarks[0, 2] == pytest.approx([28, 44], abs=1e-3)
 
 
