@@ -327,7 +327,7 @@ def origin_of(model: FaceModel, options: PipelineOptions) -> Origin:
             "engine": model.engine,
             "precision": model.precision,
             "batch_size": settle_batch_size(options, model),
-            "detect": "none",
+            "detect": "none" if options.detect == "auto" else options.detect,
             **_detection(model, options),
         },
     )

@@ -158,6 +158,7 @@ def test_a_file_of_another_model_or_options_is_not_brought_up_to_date(
     with pytest.raises(InputError, match="give --update to bring it up to date, or --overwrite"):
         embed(_options(pictures, out))
     monkeypatch.setattr(pipeline, "prepare_of", _Halves.of)
+    monkeypatch.setattr(module, "prepare_of", _Halves.of)
     with pytest.raises(InputError, match="detect was none, now all"):
         _update(pictures, out, pipeline=PipelineOptions(detect="all"))
     assert _content(out) == before
