@@ -175,6 +175,7 @@ def test_the_promised_commands_are_there(helps: dict[str, dict[str, object]]) ->
     promised = {"train", "embed", "index", "classify", "verify-pairs", "eval", "models", "demo"}
     promised |= {f"index {n}" for n in ("build", "add", "remove", "info", "search", "calibrate")}
     promised |= {"index verify", "index import", "models list", "models info"}
+    promised |= {"models import", "models export"}
     assert promised <= set(helps)
 
 

@@ -15,7 +15,7 @@ from faceidx.models import export as module
 from faceidx.models.export import CLASSES, INPUT, OPSET, OUTPUT, ExportOptions, export
 from faceidx.models.file import ModelFile, read_model, write_model
 from faceidx.models.open import ModelOptions, model_shape, open_model
-from faceidx.models.record import ModelRecord
+from faceidx.models.record import Head, ModelRecord
 from faceidx.models.registry import create_backbone
 from faceidx.models.torch_model import normalize_pictures
 from tests.conftest import FAKE_SIZE, RunCli
@@ -77,17 +77,30 @@ def test_the_graph_embeds_batches_of_any_size_as_torch_does_and_needs_no_preset(
         np.testing.assert_allclose(found / scale, wanted / scale, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("loss", "shape"),
+    [
+        ("softmax", (3, 24)),
+        ("arcface", (3, 24)),
+        ("sphereface", (3, 24)),
+        ("subcenter-arcface", (3, 3, 24)),
+    ],
+)
 def test_the_classifier_goes_along_as_a_second_output(
-    fake_model_file: Path, tmp_path: Path
+    loss: str, shape: tuple[int, ...], tmp_path: Path
 ) -> None:
+    content = read_model(_written(tmp_path / "m.safetensors", "mobilefacenet", FAKE_SIZE))
+    content.head = {"weight": torch.randn(shape, generator=torch.Generator().manual_seed(0))}
+    content.record.head, content.record.class_names = Head(loss=loss, scale=8.0), ["a", "b", "c"]
+    write_model(tmp_path / "m.safetensors", content)
     out = tmp_path / "m.onnx"
-    result = export(ExportOptions(model=ModelOptions(path=fake_model_file), out=out))
+    result = export(ExportOptions(model=ModelOptions(path=tmp_path / "m.safetensors"), out=out))
     assert (result["classes"], result["opset"]) == (3, OPSET)
     graph = onnx.load(out)
     onnx.checker.check_model(graph, full_check=True)
     assert [o.version for o in graph.opset_import] == [OPSET]
     assert [o.name for o in graph.graph.output] == [OUTPUT, CLASSES]
-    model = _open(fake_model_file)
+    model = _open(tmp_path / "m.safetensors")
     batch = normalize_pictures(torch.from_numpy(_pictures(2)), model.preprocessing)
     session = onnxruntime.InferenceSession(out)
     embeddings, probabilities = session.run([OUTPUT, CLASSES], {INPUT: batch.contiguous().numpy()})
