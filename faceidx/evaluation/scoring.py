@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from faceidx.embedding.store import EmbeddingFile, Origin
 from faceidx.errors import InputError
-from faceidx.evaluation.bootstrap import Units, units_of
+from faceidx.evaluation.bootstrap import Units, bootstrap_fits, units_of
 from faceidx.evaluation.lists.finding import Way, find_way, resolve
 from faceidx.evaluation.lists.pairs import PairList
 from faceidx.evaluation.templates import template_vectors
@@ -33,6 +34,7 @@ _FEW_PAIRS = 65_536
 _DENSE = 1 / 32
 # Folders are taken for people where no more than this share of the pairs' labels contradicts them.
 _CONTRADICTED = 0.01
+_NUMBERED = re.compile(r"(?:.*/)?([^/]+)_[0-9]+(?:\.[^./]+)?", re.DOTALL)  # Ann_Lee_0001.jpg
 
 
 @dataclass(kw_only=True)
@@ -329,8 +331,9 @@ def units_of_pairs(
 ) -> Units:
     """Say who stands on each side of each pair: people where they are known, else pictures.
 
-    People are the identities, or else the folders of the pictures. Folders that contradict the
-    labels (`frontal/` and `profile/`, or all pictures in one) are not people.
+    People are the identities, or else the folders of the pictures, or the folders further up, or
+    what stands before the number in a picture's own name: the first of these that the labels do not
+    contradict, as they do where a folder holds one view of a person, or the pictures of all.
 
     Args:
         names: (K,) pictures.
@@ -339,8 +342,7 @@ def units_of_pairs(
         right: (P,).
         genuine: (P,) bool.
     """
-    people = people_of(names, identities)
-    if all(people):
+    for people in _likely_people(names, identities):
         number = units_of(people, people, "identities").left.astype(np.int32)
         units = Units(
             left=_of_sides(number, left), right=_of_sides(number, right), kind="identities"
@@ -348,7 +350,22 @@ def units_of_pairs(
         wrong = np.count_nonzero((units.left == units.right) != genuine)
         if wrong <= _CONTRADICTED * len(genuine):
             return units
+        if not bootstrap_fits(len(left)):  # nobody will be drawn, so it is not worth while
+            break
     return Units(left=left, right=right, kind="pictures")
+
+
+def _likely_people(names: Sequence[str], identities: Sequence[str]) -> Iterator[list[str]]:
+    """Yield whom the pictures may show (K,), each time with a name for every one of them."""
+    people = people_of(names, identities)
+    if all(people):
+        yield people
+    folders = [name.rpartition("/")[0] for name in names]
+    while all(folders := [folder.rpartition("/")[0] for folder in folders]):
+        yield folders
+    numbered = [_NUMBERED.fullmatch(name) for name in names]
+    if all(numbered):
+        yield [found[1] for found in numbered if found]
 
 
 def _units(pairs: PairList, rows: np.ndarray, known: KnownEmbeddings) -> Units:

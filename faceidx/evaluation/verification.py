@@ -187,6 +187,8 @@ def named_units(listed: ScoreList) -> Units | None:
     """Units of scores whose pictures are named; None where they are not, or too many to matter."""
     if not listed.left or not listed.right or not bootstrap_fits(len(listed.scores)):
         return None
+    if listed.people is not None:
+        return Units(left=listed.people[0], right=listed.people[1], kind="identities")
     names, left, right = listed.numbered()
     return units_of_pairs(names, [""] * len(names), left, right, listed.genuine)
 

@@ -367,6 +367,8 @@ def test_bob_score_files_are_genuine_where_claimed_is_real(tmp_path: Path) -> No
     assert found.format == "bob" and found.genuine.tolist() == [True, False, True]
     assert found.scores.tolist() == [0.9, -3.5, 7.0]
     assert found.right is not None and list(found.right) == ["c1/s1", "c2/s1", "c2/s2"]
+    assert found.people is not None
+    assert [side.tolist() for side in found.people] == [[0, 0, 1], [0, 1, 1]]
     for broken, what in (("1 2 c nan", "is not finite"), ("1 2 c", "is no line `claimed_id")):
         _write(path, f"1 1 c1/s1 0.9\n{broken}\n")
         with pytest.raises(InputError, match=rf"scores-dev:2: .*{what}"):
@@ -375,6 +377,9 @@ def test_bob_score_files_are_genuine_where_claimed_is_real(tmp_path: Path) -> No
 
 def test_pyeer_files_give_genuine_then_impostor_scores(tmp_path: Path) -> None:
     _write(tmp_path / "exp_genuine.txt", "a b 0.9\nc\td\t0.8\n")
+    _write(tmp_path / "exp_Imposter.txt", "0.1\n")
+    assert _scores(tmp_path).format == "pyeer"
+    (tmp_path / "exp_Imposter.txt").unlink()
     _write(tmp_path / "exp_impostor.txt", "0.1\n\n0.2\n0.95\n")
     found = _scores(tmp_path)
     assert found.format == "pyeer" and found.scores.tolist() == [0.9, 0.8, 0.1, 0.2, 0.95]

@@ -127,6 +127,17 @@ def test_blanks_in_names_are_read_where_endings_tell_the_names_apart(tmp_path: P
     assert _read(tmp_path / "r.txt", two)[1] == ("Ann Lee 1.jpg", "Bo.jpg", False)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_is_read_where_its_mark_says_so(tmp_path: Path, encoding: str) -> None:
+    text = "\ufeff" + _table("left,right,label").replace("\n", "\r\n").replace("Bo B", "Bo é")
+    (tmp_path / "p.csv").write_bytes(text.encode(encoding))
+    found = read_list(tmp_path / "p.csv")
+    assert isinstance(found, PairList) and found.keys == ["Ann/1.jpg", "Ann/2.jpg", "Bo é/2.jpg"]
+    (tmp_path / "p.csv").write_bytes(text.encode(encoding)[:-1])
+    with pytest.raises(InputError, match="damaged UTF-16"):
+        read_list(tmp_path / "p.csv")
+
+
 def test_lfw_may_have_blanks_in_names_and_commas(tmp_path: Path) -> None:
     meant = [
         ("Ann Lee/Ann Lee_0001", "Ann Lee/Ann Lee_0002", True),

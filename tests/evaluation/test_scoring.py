@@ -247,10 +247,16 @@ def test_a_template_is_made_from_the_pictures_there_are_and_missing_without_any(
         ([("a/1", "a/2", True), ("a/1", "b/1", False)], "identities"),
         ([("all/1", "all/2", True), ("all/1", "all/3", False)], "pictures"),
         ([("1", "2", True), ("1", "3", False)], "pictures"),
-        ([("x/front/1", "x/side/2", True), ("x/front/1", "y/front/1", False)], "pictures"),
+        ([("x/front/1", "x/side/2", True), ("x/front/1", "y/front/1", False)], "identities"),
+        ([("f/1/x", "f/2/x", True), ("f/1/x", "f/3/x", False)], "pictures"),
+        (
+            [("Ann_Lee_0001.jpg", "Ann_Lee_2.jpg", True), ("Ann_Lee_0001.jpg", "Bo_1.jpg", False)],
+            "identities",
+        ),
+        ([("pic_1.jpg", "pic_2.jpg", True), ("pic_1.jpg", "pic_3.jpg", False)], "pictures"),
     ],
 )
-def test_folders_are_people_only_where_the_labels_agree(
+def test_folders_and_names_are_people_only_where_the_labels_agree(
     pairs: list[tuple[str, str, bool]], kind: str
 ) -> None:
     listed = _listed(pairs)

@@ -1,14 +1,15 @@
 """Lines of a list, and the fields and names that stand in them.
 
 What holds for every list made of lines: the file is UTF-8 (a byte order mark is dropped, bytes
-that are no UTF-8 are kept and escaped in the keys), lines end in LF, CR LF or CR, blank lines
-mean nothing, and a line that begins with a hash and a blank is a comment. Fields are set apart by
-tabs where tabs alone give the right number of fields (names may then hold blanks), else by runs of
-blanks and tabs.
+that are no UTF-8 are kept and escaped in the keys), or UTF-16 where its mark says so. Lines end in
+LF, CR LF or CR, blank lines mean nothing, and a line that begins with a hash and a blank is a
+comment. Fields are set apart by tabs where tabs alone give the right number of fields (names may
+then hold blanks), else by runs of blanks and tabs.
 """
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO, TypeVar
@@ -48,6 +49,9 @@ def open_text(path: Path) -> TextIO:
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a list of pairs")
     try:
+        with path.open("rb") as file:
+            if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                return path.open(encoding="utf-16")
         return path.open(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
@@ -73,6 +77,8 @@ def read_blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
                 first += len(block)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        except UnicodeError:
+            raise ListError(path, first, "is damaged UTF-16; save the list as UTF-8") from None
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -112,6 +112,8 @@ class ScoreList:
     left: Sequence[str] | None = None
     """Name of each score's left picture (P), where the file has one; as written."""
     right: Sequence[str] | None = None
+    people: tuple[np.ndarray, np.ndarray] | None = None
+    """Number of the person on each side of each score, (P,) int32 each, where the file says it."""
 
     def numbered(self) -> tuple[list[str], np.ndarray, np.ndarray]:
         """Number the names: (K) unique names, and the row in them of both sides, (P,) each.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from array import array
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from faceidx.errors import InputError
 from faceidx.evaluation.lists.gathered import Scores
 from faceidx.evaluation.lists.lines import (
     ListError,
+    Rows,
     parse_block,
     plain_columns,
     read_blocks,
@@ -33,7 +35,8 @@ def read_bob(path: Path) -> ScoreList:
         ListError: a line is not understood, a score is no finite number, or labels stand in the
             place of the probes.
     """
-    scores = Scores()
+    scores, people = Scores(), Rows()
+    sides = array("i"), array("i")
     wanted = "line `claimed_id real_id probe_label score`"
     for first, block in read_blocks(path):
         columns = plain_columns(block, 4)
@@ -42,10 +45,14 @@ def read_bob(path: Path) -> ScoreList:
             claimed, real, probes, texts = columns
             genuine = map(operator.eq, claimed, real)
             scores.extend(lines, all_finite(path, lines, texts), genuine, (claimed, probes))
+            for side, names in zip(sides, (claimed, real), strict=True):
+                side.extend(map(people.__getitem__, names))
             continue
         for line, (name, real_name, probe, text) in parse_block(path, first, block, _four, wanted):
             score = finite(path, line, text)
             scores.extend([line], [score], [name == real_name], ([name], [probe]))
+            for side, person in zip(sides, (name, real_name), strict=True):
+                side.append(people[person])
     found = scores.finish(path, "bob")
     assert found.right is not None
     if {"0", "1"} >= set(found.right):
@@ -56,7 +63,8 @@ def read_bob(path: Path) -> ScoreList:
             "are labels, write `left,right,label,score` above a table of commas",
             understood=True,
         )
-    return found
+    left, right = (np.frombuffer(side, dtype=np.int32) for side in sides)
+    return replace(found, people=(left, right))
 
 
 def _four(line: str) -> list[str] | None:
@@ -107,7 +115,10 @@ def _last_column(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _score_files(folder: Path, kind: str) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if kind in f.name.lower() and f.is_file())
+    def named(file: Path) -> bool:
+        return kind in file.name.lower().replace("imposter", "impostor")
+
+    return sorted(file for file in folder.iterdir() if named(file) and file.is_file())
 
 
 def _one_file(folder: Path, kind: str) -> Path:
