@@ -36,6 +36,8 @@ _PUBLIC = {
     "build": "faceidx.gallery.build",
     "CalibrateOptions": "faceidx.gallery.calibrate",
     "calibrate": "faceidx.gallery.calibrate",
+    "ClusterOptions": "faceidx.gallery.cluster",
+    "cluster": "faceidx.gallery.cluster",
     "load_gallery": "faceidx.gallery.folder",
     "search": "faceidx.gallery.search",
     "LookupOptions": "faceidx.gallery.lookup",

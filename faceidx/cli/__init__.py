@@ -13,6 +13,7 @@ _COMMANDS = {
     "embed": ("faceidx.cli.embed", "embed", "Embed pictures into an HDF5 file."),
     "index": ("faceidx.cli.index", "index", "Build, change and search a gallery."),
     "classify": ("faceidx.cli.classify", "classify", "Say who is in each picture, or `unknown`."),
+    "cluster": ("faceidx.cli.cluster", "cluster", "Group faces by person; find near-duplicates."),
     "verify": ("faceidx.cli.verify", "verify", "Say whether two pictures show one person."),
     "verify-pairs": (
         "faceidx.cli.verify_pairs",
