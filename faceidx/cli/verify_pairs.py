@@ -120,9 +120,9 @@ def verify_pairs(
 
     PAIRS is a list of pairs (as LFW, CALFW, CPLFW, AgeDB, VoxCeleb and CMU have them, or a CSV or
     TSV with two columns of names and a label), a folder (CFP, IJB), or a file of scores, which
-    needs no embeddings. insightface's .bin sets carry their pictures: for them --model is enough. With --all-pairs every
-    picture of an embeddings file is compared with every other. With --compare two or more files of
-    scores stand for as many systems.
+    needs no embeddings. insightface's .bin sets carry their pictures: for them --model is enough.
+    With --all-pairs every picture of an embeddings file is compared with every other. With
+    --compare two or more files of scores stand for as many systems.
     """
     from faceidx.evaluation import verification
 
