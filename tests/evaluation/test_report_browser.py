@@ -23,7 +23,9 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
 _ASK = """<script>onload = () => parent.postMessage(JSON.stringify({
   widths: [...document.images].map(image => image.naturalWidth),
+  cut: [...document.querySelectorAll("div")].filter(e => e.scrollWidth > e.clientWidth + 1).length,
   page: document.documentElement.scrollWidth}), "*");</script>"""
+_PAPER = 718  # CSS pixels between the margins that Chromium gives A4
 # A frame may be as narrow as a phone; Chromium's own window is never below 500 pixels.
 _FRAME = """<!doctype html><title></title><script>
 onmessage = told => { document.title = told.data; };</script>
@@ -58,10 +60,12 @@ def _open(chromium: str, page: Path, *options: str) -> str:
     ).stdout
 
 
-def _widths(chromium: str, report: Path, page_width: int) -> list[int]:
-    """Natural width of every picture of the page; it must fit the screen."""
+def _widths(chromium: str, report: Path, page_width: int, *, printed: bool = False) -> list[int]:
+    """Natural width of every picture of the page; it must fit the screen, or the paper."""
     text = (report / "index.html").read_text("utf-8")
     assert len(_POLICY.findall(text)) == 1
+    if printed:
+        text = text.replace("@media print", "@media all")
     asked = _POLICY.sub("", text).replace("</body>", f"{_ASK}</body>")
     (report / "asked.html").write_text(asked, "utf-8")
     (report / "frame.html").write_text(_FRAME % page_width, "utf-8")
@@ -71,6 +75,7 @@ def _widths(chromium: str, report: Path, page_width: int) -> list[int]:
     assert told is not None
     answer = json.loads(unescape(told[1]))
     assert answer["page"] <= page_width
+    assert not printed or answer["cut"] == 0
     return answer["widths"]
 
 
@@ -101,6 +106,10 @@ def test_a_browser_shows_every_plot_and_face_and_the_page_fits(
 ) -> None:
     widths = _widths(chromium, report, page_width)
     assert len(widths) == 3 + 2 * 6 and min(widths) > 0
+
+
+def test_nothing_is_cut_off_on_paper(chromium: str, report: Path) -> None:
+    assert min(_widths(chromium, report, _PAPER, printed=True)) > 0
 
 
 def test_the_colours_of_all_faces_are_seen_on_a_screenshot(chromium: str, report: Path) -> None:
