@@ -16,7 +16,7 @@ _PACKAGE = _ROOT / "faceidx"
 _FILES = sorted(_PACKAGE.rglob("*.py"))
 
 # What stands at the top of the package, for everyone to use.
-_BASE = {"errors", "files", "hdf5", "escape", "progress", "processes", "tables"}
+_BASE = {"children", "errors", "files", "hdf5", "escape", "progress", "processes", "tables"}
 # Folder -> the folders that it may import.
 _MAY_IMPORT = {
     "images": set(),

@@ -7,7 +7,6 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from faceidx.embedding.batches import Part
+from faceidx.embedding.devices import Job, make_on
 from faceidx.embedding.merge import merge_shards
 from faceidx.embedding.pipeline import (
-    Embedded,
     PipelineOptions,
     Waiting,
     auto_batch_size,
@@ -27,12 +26,12 @@ from faceidx.embedding.pipeline import (
     prepare_of,
 )
 from faceidx.embedding.shards import (
+    Committer,
     is_whole,
     open_job,
     partial_folder,
     read_job,
     split_into_shards,
-    write_shard,
 )
 from faceidx.embedding.store import EmbeddingFile, Origin, require_same_fingerprint
 from faceidx.embedding.update import Plan, plan_retry, plan_update
@@ -41,6 +40,7 @@ from faceidx.files import refuse_existing, remove_leftovers, require_parent, wri
 from faceidx.images.sources import Picture, Source, open_source
 from faceidx.images.workers import Workers
 from faceidx.models.choose import choose_model
+from faceidx.models.device import all_devices
 from faceidx.models.face_model import FaceModel
 from faceidx.models.open import ModelOptions, model_shape
 from faceidx.progress import Progress, ProgressCallback, silent
@@ -274,16 +274,18 @@ class _Job:
         def report(progress: Progress) -> None:
             self._progress(replace(progress, done=self._resumed + progress.done))
 
-        with _Committer(origin, self._options.dtype, waiting) as committer:
-            for part, embedded in embed_parts(
-                self._missing(todo),
-                model,
-                pipeline,
-                total=len(todo),
-                waiting=waiting,
-                progress=report,
-            ):
-                committer.commit(part, embedded)
+        missing = self._missing(todo)
+        devices = _devices(model, self._options.model)
+        if len(devices) > 1:
+            settled = replace(self._options.model, engine=model.engine, precision=model.precision)
+            job = Job(model=settled, pipeline=pipeline, origin=origin, dtype=self._options.dtype)
+            make_on(devices, missing, job, total=len(todo), waiting=waiting, progress=report)
+        else:
+            with Committer(origin, self._options.dtype, waiting) as committer:
+                for part, embedded in embed_parts(
+                    missing, model, pipeline, total=len(todo), waiting=waiting, progress=report
+                ):
+                    committer.commit(part, embedded)
         self._progress(Progress("embed", len(todo), len(todo)))
 
     def _missing(self, todo: Sequence[Picture]) -> Iterator[Part]:
@@ -316,6 +318,11 @@ _MAY_CHANGE = {
 }
 
 
+def _devices(model: FaceModel, wanted: ModelOptions) -> list[str]:
+    """Every GPU, where the model runs on one and none was named; else the model's device alone."""
+    return all_devices(wanted.device) if model.device.startswith("cuda") else [model.device]
+
+
 def _unless_auto(wanted: str, recorded: object) -> str:
     return str(recorded) if wanted == "auto" and recorded else wanted
 
@@ -337,37 +344,6 @@ def _sample(pictures: Sequence[Picture], prepare: Any) -> np.ndarray:
                 break
     height, width = prepare.size
     return np.stack(crops[:_SAMPLE]) if crops else np.empty((0, height, width, 3), np.uint8)
-
-
-class _Committer:
-    """Writes shards in a thread of its own, one at a time. A context manager."""
-
-    def __init__(self, origin: Origin, dtype: str, waiting: Waiting) -> None:
-        self._origin, self._dtype, self._waiting = origin, dtype, waiting
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
-        self._running: Future[None] | None = None
-
-    def __enter__(self) -> _Committer:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._thread.shutdown(wait=True)
-        if kind is None:
-            self._wait()
-
-    def commit(self, part: Part, embedded: Embedded) -> None:
-        """Begin to write a shard, when the one before is written."""
-        assert part.path is not None
-        self._wait()
-        self._running = self._thread.submit(
-            write_shard, part.path, embedded, self._origin, self._dtype
-        )
-
-    def _wait(self) -> None:
-        began = time.monotonic()
-        if self._running is not None:
-            self._running.result()
-        self._waiting.write += time.monotonic() - began
 
 
 def _count(shards: Sequence[Path]) -> dict[str, int]:

@@ -12,15 +12,17 @@ import hashlib
 import json
 import logging
 import shutil
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from faceidx.embedding.batches import Part
-from faceidx.embedding.pipeline import Embedded
+from faceidx.embedding.pipeline import Embedded, Waiting
 from faceidx.embedding.store import Column, EmbeddingFile, Left, Origin, write_embeddings
 from faceidx.errors import InputError
 from faceidx.files import FOLDER_MODE, whole_file
@@ -144,6 +146,37 @@ def write_shard(path: Path, embedded: Embedded, origin: Origin, dtype: str) -> N
         dtype=dtype,
         attributes={"far": embedded.far, "pictures": embedded.pictures, "checksum": checksum},
     )
+
+
+class Committer:
+    """Writes shards in a thread of its own, one at a time. A context manager."""
+
+    def __init__(self, origin: Origin, dtype: str, waiting: Waiting) -> None:
+        self._origin, self._dtype, self._waiting = origin, dtype, waiting
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._running: Future[None] | None = None
+
+    def __enter__(self) -> Committer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._thread.shutdown(wait=True)
+        if kind is None:
+            self._wait()
+
+    def commit(self, part: Part, embedded: Embedded) -> None:
+        """Begin to write a shard, when the one before is written."""
+        assert part.path is not None
+        self._wait()
+        self._running = self._thread.submit(
+            write_shard, part.path, embedded, self._origin, self._dtype
+        )
+
+    def _wait(self) -> None:
+        began = time.monotonic()
+        if self._running is not None:
+            self._running.result()
+        self._waiting.write += time.monotonic() - began
 
 
 def is_whole(path: Path) -> bool:

@@ -1,8 +1,7 @@
 """Decoding in other processes, so that a picture that kills its decoder fails alone.
 
-A worker is a Python of its own with nothing but the decoder in it (not a fork: forking a process
-with a model's threads in it can block for ever; not `multiprocessing`, which would import the
-user's script once more). Idle ones are kept for the next call.
+A worker is a Python of its own with nothing but the decoder in it. Idle ones are kept for the next
+call.
 """
 
 from __future__ import annotations
@@ -10,17 +9,15 @@ from __future__ import annotations
 import atexit
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from multiprocessing import Pipe
 from pathlib import Path
 from typing import TypeVar
 
+from faceidx.children import Child
 from faceidx.errors import JobError
 from faceidx.images.pictures import Picture
 from faceidx.images.prepare import Prepare, Prepared
@@ -33,10 +30,6 @@ _MOST_A_REQUEST = 16
 # Pictures that are worth a further worker, which takes a fifth of a second to start.
 _FEWEST_A_WORKER = 16
 
-_START = (
-    "import sys; sys.path[:0] = sys.argv[2:]; "
-    "from faceidx.images.worker import serve; serve(int(sys.argv[1]))"
-)
 # A worker is one thread among as many workers as there are cores.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -140,42 +133,23 @@ def _attempt(pictures: Sequence[Picture], prepare: Prepare) -> list[Prepared | s
 
 class _Worker:
     def __init__(self) -> None:
-        self._connection, theirs = Pipe()
-        # -P: the folder that the user is in, which may hold anything, is not searched.
-        command = [sys.executable, "-P", "-c", _START, str(theirs.fileno()), *_checkout()]
+        self._child = Child("faceidx.images.worker", "serve", environment=_ONE_THREAD)
         try:
-            with theirs:
-                self._process = subprocess.Popen(
-                    command,
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    env={**os.environ, **_ONE_THREAD},
-                )
-        except OSError as error:
-            raise JobError(f"no process can be started to decode pictures ({error})") from None
-        try:
-            ready = self._connection.recv_bytes() == READY
+            ready = self._child.connection.recv_bytes() == READY
         except (EOFError, OSError):
             ready = False
         if not ready:
             raise JobError(f"the process that decodes pictures ended at its start ({self.end()})")
 
     def ask(self, pictures: Sequence[Picture], prepare: Prepare) -> list[Prepared | str]:
-        self._connection.send((_folder(), prepare, pictures))
-        return read_reply(self._connection)
+        self._child.connection.send((_folder(), prepare, pictures))
+        return read_reply(self._child.connection)
 
     def is_alive(self) -> bool:
-        return self._process.poll() is None
+        return self._child.is_alive()
 
     def end(self) -> int:
-        """End the process where it has not ended; returns its exit code."""
-        self._connection.close()
-        try:
-            return self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
+        return self._child.end()
 
 
 def _folder() -> str:
@@ -184,12 +158,6 @@ def _folder() -> str:
         return str(Path.cwd())
     except FileNotFoundError:  # it was removed, and nothing can be relative to it
         return os.sep
-
-
-def _checkout() -> list[str]:
-    """The folder that this package lies in, where Python does not look by itself."""
-    folder = Path(__file__).resolve().parents[2]
-    return [] if folder.name in ("site-packages", "dist-packages") else [str(folder)]
 
 
 _idle: list[_Worker] = []

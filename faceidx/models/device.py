@@ -47,3 +47,13 @@ def free_memory(device: str) -> int:
         return _UNKNOWN_MEMORY
     kilobytes = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
     return int(kilobytes) * 1024 if kilobytes else _UNKNOWN_MEMORY
+
+
+def all_devices(device: str) -> list[str]:
+    """The devices that a job may use: every GPU where `auto` or `cuda` names none of several."""
+    resolved = resolve_device(device)
+    if resolved != "cuda":
+        return [resolved]
+    import torch
+
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())]

@@ -153,18 +153,17 @@ def test_a_foreign_model_takes_its_facts_from_options_or_config(
 def test_an_interrupt_is_130_and_the_same_command_goes_on(
     embed: RunCli, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from faceidx.embedding import embed as module
     from faceidx.embedding import shards
 
     monkeypatch.setattr(shards, "SHARD_SIZE", 4)
-    write = module.write_shard
+    write = shards.write_shard
 
     def interrupted(path: Path, *arguments: Any) -> None:
         write(path, *arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_shard", interrupted)
+        patch.setattr(shards, "write_shard", interrupted)
         _, err = embed(pictures, "--out", tmp_path / "out.h5", code=130)
     assert "run the same command again to go on" in err
     result = embed.json(pictures, "--out", tmp_path / "out.h5")

@@ -33,16 +33,14 @@ def _options(pictures: Path, out: Path, model: Path, **changes: Any) -> EmbedOpt
 
 
 def _stopped_after_one_shard(options: EmbedOptions, monkeypatch: pytest.MonkeyPatch) -> None:
-    from faceidx.embedding import embed as module
-
-    write = module.write_shard
+    write = shards.write_shard
 
     def stopping(path: Path, *arguments: Any) -> None:
         write(path, *arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_shard", stopping)
+        patch.setattr(shards, "write_shard", stopping)
         with pytest.raises(KeyboardInterrupt):
             embed(options)
 

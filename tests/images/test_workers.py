@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from faceidx import children
 from faceidx.errors import JobError
 from faceidx.images import worker, workers
 from faceidx.images.pictures import Picture
@@ -67,10 +68,10 @@ def test_a_picture_that_takes_for_ever_fails_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # The worker's own limit is lowered where it is started.
-    lowered = workers._START.replace(
-        "; serve(", "; import faceidx.images.worker as w; w.SECONDS_A_PICTURE = 0.2; serve("
+    lowered = children._START.replace(
+        "getattr(", "import faceidx.images.worker as w; w.SECONDS_A_PICTURE = 0.2; getattr("
     )
-    monkeypatch.setattr(workers, "_START", lowered)
+    monkeypatch.setattr(children, "_START", lowered)
     monkeypatch.setattr(workers, "_idle", [])
     results = _results(["a", "loop", "b"])
     assert [r for r in results if isinstance(r, str)] == ["takes more than 60 s to decode"]
@@ -86,8 +87,8 @@ def test_a_worker_that_somebody_else_kills_costs_no_picture(tmp_path: Path) -> N
 def test_an_idle_worker_that_has_died_is_replaced() -> None:
     _results(["a"])
     for idle in workers._idle:
-        idle._process.kill()
-        idle._process.wait()
+        idle._child.process.kill()
+        idle._child.process.wait()
     assert all(isinstance(result, Prepared) for result in _results(["a", "b"]))
 
 
@@ -137,7 +138,7 @@ from tests.images.odd_prepares import Obedient
 
 with workers.Workers(1) as several:
     list(several.prepare([(0, Picture("a", "", Path(), b"a"))], Obedient(), ahead=1, total=1))
-    print(workers._idle[0]._process.pid, flush=True)
+    print(workers._idle[0]._child.process.pid, flush=True)
     time.sleep(60)
 """
 
