@@ -11,7 +11,7 @@ import numpy as np
 
 from faceidx.errors import InputError
 from faceidx.evaluation.lists import read_list
-from faceidx.evaluation.lists.finding import resolve
+from faceidx.evaluation.lists.finding import find_way, resolve
 from faceidx.evaluation.lists.pairs import PairList
 from faceidx.images.sources import Picture, Source, open_source
 from faceidx.progress import ProgressCallback
@@ -179,7 +179,11 @@ def _pair_check(
     if not isinstance(listed, PairList) or listed.templates or listed.pictures:
         raise InputError(f"--pairs {options.pairs}: give a list of pairs of pictures")
     pictures = open_source(options.pairs_root, follow_links=options.follow_links).pictures
-    found = resolve(listed, [p.key for p in pictures])
+    keys = [p.key for p in pictures]
+    way = find_way(listed, keys)
+    if way.told():
+        logger.warning("the names of --pairs were found %s", way.told())
+    found = resolve(listed, keys, way)
     needed = np.unique(found[found >= 0])
     bank, failed = open_bank([pictures[row] for row in needed], size, progress)
     place = np.full(len(pictures) + 1, -1)  # the last stands for "not found", row -1

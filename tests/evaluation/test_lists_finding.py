@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -92,6 +93,33 @@ def test_a_name_that_fits_two_pictures_of_other_endings_is_refused(tmp_path: Pat
     listed = _list(tmp_path / "p.csv", ["Ann/Ann_0001.png", "Bo/Bo_0001.png"])
     with pytest.raises(InputError, match=r"fits both Ann/Ann_0001.jpg and Ann/Ann_0001.webp"):
         resolve(listed, [*_KNOWN, "Ann/Ann_0001.webp"])
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_names_written_elsewhere_find_their_own_picture_or_none(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    people = rng.sample(("Ann", "Bo", "Cy", "Ann_Lee", "1", "10", "x"), rng.randint(2, 5))
+    number = rng.choice(("{}_{:04d}.jpg", "{}-{}.jpg", "{1}.jpg"))
+    inside = [f"{who}/{number.format(who, k)}" for who in people for k in (1, 2, 10)]
+    copies = rng.sample(("", "cut/", "raw/", "Ann/", "data/lfw/"), rng.randint(1, 2))
+    known = [folder + name for folder in copies for name in inside]
+    chosen = rng.sample(inside, rng.randint(2, len(inside)))
+    elsewhere = rng.choice(("lfw/", "/home/me/", "raw/", ""))
+    ending = rng.choice((".jpg", ".png", ""))
+    flat = rng.random() < 0.3 and number[0] == "{" and number[1] == "}"
+    names = [elsewhere + name.removesuffix(".jpg") + ending for name in chosen]
+    if flat:
+        names = [elsewhere + name.rpartition("/")[2] for name in names]
+    listed = _list(tmp_path / "p.csv", names)
+    try:
+        rows = resolve(listed, known)
+    except InputError as error:
+        assert "p.csv: " in str(error)
+        return
+    for key, row in zip(listed.keys, rows.tolist(), strict=True):
+        inner = chosen[names.index(key)]
+        assert row < 0 or known[row].endswith(("/" + inner, inner))
+    assert (rows >= 0).all() or len(copies) > 1
 
 
 def test_one_name_that_is_known_settles_the_way_for_all(tmp_path: Path) -> None:
