@@ -51,7 +51,8 @@ def verify(
 ) -> tuple[dict[str, Any], str]:
     """Say whether the pictures LEFT and RIGHT show one person.
 
-    The pictures are faces, cut out and aligned as the model expects. The score is the cosine of
+    In photos the faces are found where the record of the model says how it wants them aligned, or
+    with --detect; other pictures are taken as faces cut out already. The score is the cosine of
     their embeddings. With a threshold file the answer says how often other people score as high,
     and how often one person scores as low.
     """

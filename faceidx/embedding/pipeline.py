@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import numpy as np
@@ -18,7 +18,8 @@ from faceidx.embedding.store import Column, Left, Origin
 from faceidx.errors import InputError
 from faceidx.images.decode import DEFAULT_MAX_PIXELS
 from faceidx.images.detect import Detector
-from faceidx.images.faces import MIN_FACE, MIN_SCORE, DetectedFaces, FacesOfPhotos
+from faceidx.images.detector_file import detector_for
+from faceidx.images.faces import MIN_FACE, MIN_SCORE, MODES, DetectedFaces, FacesOfPhotos
 from faceidx.images.keys import face_key, picture_of_face, several_faces_key
 from faceidx.images.pictures import Picture
 from faceidx.images.prepare import Prepare, WholePicture
@@ -67,6 +68,23 @@ class PipelineOptions:
     def several(self) -> bool:
         """Whether a picture can give several rows, each with a key of its own."""
         return self.detect == "all"
+
+    def as_recorded(self, recorded: object) -> PipelineOptions:
+        """These options, finding faces as was done for what the pictures are compared with.
+
+        Raises:
+            InputError: that needs a detector, and there is none.
+        """
+        if self.detect != "auto" or recorded not in MODES:
+            return self
+        return replace(
+            self, detect=str(recorded), detector=self.detector or detector_for(str(recorded), None)
+        )
+
+    def require_one_face(self, why: str) -> None:
+        """Raise `InputError` where a picture can give several faces."""
+        if self.several:
+            raise InputError(f"--detect all: {why}; give --detect largest or central")
 
     def stored_key(self, key: str) -> str:
         """How a picture is named in the file, where it is no row itself."""

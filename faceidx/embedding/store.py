@@ -55,6 +55,10 @@ class Left:
     stamps: dict[str, str] = field(default_factory=dict)
     """What changes when a picture does (`Picture.stamp`), of those of both lists that have one."""
 
+    def reasons(self) -> list[tuple[str, str]]:
+        """Key and reason of all of them."""
+        return [*self.failed, *((key, "no face was found in it") for key in self.no_face)]
+
 
 class EmbeddingFile:
     """An open embeddings file. A context manager; rows are read only when asked for.

@@ -159,7 +159,7 @@ def _read(options: NWayOptions, model: FaceModel, progress: ProgressCallback) ->
         keys=embedded.paths,
         identities=embedded.identities,
         raw=embedded.raw(),
-        failed=embedded.left.failed,
+        failed=embedded.left.reasons(),
     )
 
 
@@ -172,7 +172,7 @@ def _read_file(path: Path, model: FaceModel) -> Labelled:
             keys=file.paths(),
             identities=file.identities(),
             raw=file.vectors() * file.norms()[:, None],
-            failed=file.left().failed,
+            failed=file.left().reasons(),
         )
 
 

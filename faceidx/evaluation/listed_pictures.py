@@ -34,6 +34,7 @@ def embed_listed(
     """
     if isinstance(listed, ScoreList):
         raise InputError(f"{listed.path} is a file of scores; it needs no --model")
+    pipeline.require_one_face("a list names pictures, not faces")
     pictures = _carried(listed) if images is None else _below(listed, images)
     model = open_model(model_options)
     embedded = embed_pictures(pictures, model, pipeline, progress)
@@ -44,7 +45,7 @@ def embed_listed(
         read=lambda chosen: embedded.vectors[chosen],
         dim=model.embedding_dim,
         origin=origin_of(model, pipeline),
-        reasons=dict(embedded.left.failed),
+        reasons=dict(embedded.left.reasons()),
     )
 
 

@@ -72,6 +72,7 @@ def evaluate(options: EvalOptions, progress: ProgressCallback = silent) -> dict[
 
 
 def _classifier(options: EvalOptions, data: Path, progress: ProgressCallback) -> dict[str, Any]:
+    options.pipeline.require_one_face("a picture stands for its person")
     model = open_model(options.model)
     names = class_names(model)
     source = open_source(data)
@@ -83,7 +84,7 @@ def _classifier(options: EvalOptions, data: Path, progress: ProgressCallback) ->
     known = set(names)
     return {
         "images": len(source.pictures),
-        "failed": len(embedded.left.failed),
+        "failed": len(embedded.left.reasons()),
         "unknown_identities": sum(i not in known for i in embedded.identities),
         **figures,
     }

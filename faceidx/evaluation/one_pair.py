@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,11 @@ def verify_pair(options: PairOptions, progress: ProgressCallback = silent) -> Pa
     for path in (options.left, options.right):
         if not os.path.exists(path):  # noqa: PTH110 - `Path.exists` may raise OSError
             raise InputError(f"{path}: no such picture")
+    options.pipeline.require_one_face("two faces are compared")
     model = open_model(options.model)
+    if known:
+        recorded = known.made_with.get("detect")
+        options = replace(options, pipeline=options.pipeline.as_recorded(recorded))
     warnings = _compared(known, options, model) if known else []
     score, far = _score(options, model, progress)
     if warning := photo_warning(far, 2, model):
@@ -210,7 +214,7 @@ def _score(options: PairOptions, model: FaceModel, progress: ProgressCallback) -
     """The score, and how many of the two pictures look like photos rather than faces."""
     pictures = [Picture(str(path), "", path) for path in (options.left, options.right)]
     embedded = embed_pictures(pictures, model, options.pipeline, progress)
-    failed = dict(embedded.left.failed)
+    failed = dict(embedded.left.reasons())
     for picture in pictures:
         if picture.key in failed:
             raise InputError(f"{picture.key} cannot be compared: {failed[picture.key]}")

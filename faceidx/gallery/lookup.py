@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from faceidx.embedding.pipeline import PipelineOptions, embed_pictures
+from faceidx.embedding.pipeline import PipelineOptions, embed_pictures, origin_of
 from faceidx.embedding.store import SUFFIX, EmbeddingFile, require_same_fingerprint
 from faceidx.errors import InputError
 from faceidx.evaluation.report_folder import check_pictures, check_report
@@ -143,14 +143,17 @@ def _embedded_probes(
     require_same_fingerprint(
         gallery.origin.fingerprint, str(gallery.path), model.fingerprint(flip=flip), model.name
     )
-    pipeline = replace(options.pipeline, flip=flip)
+    recorded = gallery.origin.preprocessing
+    pipeline = replace(options.pipeline, flip=flip).as_recorded(recorded.get("detect"))
+    _warn_of_other_detection(recorded, origin_of(model, pipeline).preprocessing, gallery)
     embedded = embed_pictures(source.pictures, model, pipeline, progress)
-    for key, reason in embedded.left.failed:
+    left = embedded.left.reasons()
+    for key, reason in left:
         logger.debug("%s: %s", key, reason)
     # A row of NaN cannot be searched, so the picture comes out as a probe without an answer.
-    nothing = np.full((len(embedded.left.failed), model.embedding_dim), np.nan, np.float32)
+    nothing = np.full((len(left), model.embedding_dim), np.nan, np.float32)
     vectors = np.concatenate([embedded.vectors, nothing])
-    keys = embedded.paths + [key for key, _ in embedded.left.failed]
+    keys = embedded.paths + [key for key, _ in left]
     probes = Probes(
         name=str(options.probes),
         fingerprint=gallery.origin.fingerprint,
@@ -160,3 +163,14 @@ def _embedded_probes(
         blocks=[(0, vectors)],
     )
     return probes, len(nothing)
+
+
+def _warn_of_other_detection(
+    recorded: Mapping[str, Any], here: Mapping[str, Any], gallery: Gallery
+) -> None:
+    for name in ("detect", "detector"):
+        if recorded.get(name) != here.get(name):
+            logger.warning(
+                "%s was made with %s %s, the probes with %s: scores may differ",
+                *(gallery.path, name, recorded.get(name), here.get(name)),
+            )

@@ -26,6 +26,7 @@ FACE = np.dtype(
 )
 """Where and how a face was found; the names are those of the datasets (docs/file-formats.md)."""
 
+MODES = ("largest", "central", "all")
 MIN_FACE, MIN_SCORE = 16, 0.7
 
 

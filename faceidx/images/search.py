@@ -16,8 +16,6 @@ import numpy as np
 from faceidx.images.detect import NO_DETECTIONS, Detections, Detector, merge
 from faceidx.images.photo import Photo
 
-MODES = ("largest", "central", "all")
-
 OVERVIEW = 640
 """The longer side of a photo where it is looked at as a whole. Of faces that fill it 95 in 100 are
 found, of faces of half its length all (measured on real ones, as are the bounds below)."""

@@ -1,0 +1,103 @@
+"""Commands that compare pictures find faces by themselves as the gallery or the record says."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import RunCli
+from tests.images.photos import MARK, write_toy_detector
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("toy") / "toy.onnx"
+    write_toy_detector(path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three people with two photos each; the face is a patch of noise with the detector's mark."""
+    root = tmp_path / "photos"
+    for person in range(3):
+        face = np.random.default_rng(person).integers(0, 90, (56, 56, 3), dtype=np.uint8)
+        face[24:32, 24:32] = MARK
+        for number, (x, y) in enumerate([(16, 32), (96, 56)]):
+            photo = np.full((120, 160, 3), 40 + 50 * number, np.uint8)
+            photo[y : y + 56, x : x + 56] = face
+            (root / f"p{person}").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(photo).save(root / f"p{person}" / f"{number}.png")
+    Image.fromarray(np.full((120, 160, 3), 90, np.uint8)).save(root / "p0" / "none.png")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def _gallery(run_cli: RunCli, photos: Path, model: Path, toy: Path, folder: Path) -> Path:
+    out, gallery = folder / "faces.h5", folder / "gallery"
+    run_cli(
+        *("embed", photos, "--model", model, "--out", out),
+        *("--detect", "largest", "--detector", toy),
+    )
+    run_cli("index", "build", out, "--out", gallery)
+    return gallery
+
+
+def test_probes_are_prepared_as_the_gallery_was(
+    run_cli: RunCli, photos: Path, fake_model_file: Path, toy: Path, tmp_path: Path
+) -> None:
+    gallery = _gallery(run_cli, photos, fake_model_file, toy, tmp_path)
+    answers = tmp_path / "who.csv"
+    command = ("classify", photos, "--index", gallery, "--model", fake_model_file)
+    _, err = run_cli(*command, "--threshold", "0.9", code=2)
+    assert "faceidx models get yunet" in err
+    result = run_cli.json(
+        *command, "--threshold", "0.99", "--detector", toy, "--out", answers, "--top-k", "1"
+    )
+    assert (result["probes"], result["matched"], result["failed"]) == (7, 6, 1)
+    rows = {row["path"]: row for row in csv.DictReader(answers.open())}
+    assert rows["p1/0.png"]["identity"] == "p1"
+    assert rows["p0/none.png"]["decision"] == "unknown"
+    _, err = run_cli(*command, "--threshold", "0.9", "--detect", "none")
+    assert "was made with detect largest, the probes with none" in err
+
+
+def test_two_photos_are_compared_by_the_faces_found_in_them(
+    run_cli: RunCli, photos: Path, fake_model_file: Path, toy: Path
+) -> None:
+    # The record of the model names its alignment, and the photos are no crops.
+    command = ("verify", "--model", fake_model_file, "--detector", toy)
+    same = run_cli.json(*command, photos / "p0" / "0.png", photos / "p0" / "1.png")
+    assert same["score"] == pytest.approx(1, abs=1e-3)
+    other = run_cli.json(*command, photos / "p0" / "0.png", photos / "p1" / "1.png")
+    assert other["score"] < 0.99
+    _, err = run_cli(*command, photos / "p0" / "0.png", photos / "p0" / "none.png", code=2)
+    assert "none.png cannot be compared: no face was found in it" in err
+    two = (photos / "p0" / "0.png", photos / "p0" / "1.png")
+    _, err = run_cli(*command, *two, "--detect", "all", code=2)
+    assert "give --detect largest or central" in err
+
+
+def test_a_pair_whose_photo_has_no_face_is_missing_with_the_reason(
+    run_cli: RunCli, photos: Path, fake_model_file: Path, toy: Path, tmp_path: Path
+) -> None:
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text(
+        "left,right,label\np0/0.png,p0/1.png,1\np0/0.png,p1/0.png,0\n"
+        "p1/0.png,p1/1.png,1\np0/none.png,p2/0.png,0\n"
+    )
+    result = run_cli.json(
+        *("verify-pairs", pairs, "--images", photos, "--model", fake_model_file),
+        *("--detect", "central", "--detector", toy),
+    )
+    assert (result["pairs"], result["missing"]) == (4, 1)
+    assert result["missing_pairs"][0]["reason"].endswith("no face was found in it")
+    assert result["auc"] == 1.0
