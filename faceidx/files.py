@@ -89,7 +89,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
             file.chmod(FOLDER_MODE if file.is_dir() else FILE_MODE)
             sync(file)
         sync(temporary)
-        _take_the_place(temporary, path)
+        take_the_place(temporary, path)
         sync(path.absolute().parent)
     except OSError as error:
         raise JobError(f"{path} could not be written: {error.strerror or error}") from error
@@ -120,7 +120,7 @@ def _tail(path: Path) -> str:
     return os.fsencode(path.name)[-_TAIL:].decode("utf-8", "ignore")
 
 
-def _take_the_place(new: Path, target: Path) -> None:
+def take_the_place(new: Path, target: Path) -> None:
     if not target.exists():
         new.rename(target)
     elif not _exchange(new, target):

@@ -11,6 +11,7 @@ import click
 _COMMANDS = {
     "train": ("faceidx.cli.train", "train", "Train a face model on a folder of people."),
     "embed": ("faceidx.cli.embed", "embed", "Embed pictures into an HDF5 file."),
+    "align": ("faceidx.cli.align", "align", "Write the faces of photos, cut out and aligned."),
     "index": ("faceidx.cli.index", "index", "Build, change and search a gallery."),
     "classify": ("faceidx.cli.classify", "classify", "Say who is in each picture, or `unknown`."),
     "cluster": ("faceidx.cli.cluster", "cluster", "Group faces by person; find near-duplicates."),

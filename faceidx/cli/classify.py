@@ -64,6 +64,7 @@ A threshold for a gallery: faceidx index calibrate gallery --fpir 0.01"""
     type=FILE,
     help="Folder of the gallery's pictures.  [default: that of --pictures]",
 )
+@click.option("--annotate", type=FILE, metavar="DIR", help="Write photos with boxes and names.")
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @common_options
 def classify(
@@ -103,7 +104,7 @@ def classify(
 
 def _n_way_options(options: dict[str, Any]) -> dict[str, Any]:
     """Options of the classifier; those of a gallery make no sense there."""
-    of_gallery = ("fusion", "neighbours", "report", "pictures", "gallery_pictures")
+    of_gallery = ("fusion", "neighbours", "report", "pictures", "gallery_pictures", "annotate")
     for name in of_gallery:
         if options[name] is not None:
             raise click.UsageError(f"--{name.replace('_', '-')} goes with --index GALLERY")

@@ -39,6 +39,11 @@ The same command goes on after an interruption."""
     is_flag=True,
     help="With --detect all: every face gets its picture's identity.",
 )
+@click.option("--save-crops", type=FILE, metavar="DIR", help="Write every face, cut out.")
+@click.option("--annotate", type=FILE, metavar="DIR", help="Write photos with boxes and names.")
+@click.option(
+    "--contact-sheet", type=FILE, metavar="FILE.png", help="The least sure faces on a sheet."
+)
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16"]),
@@ -58,6 +63,9 @@ def embed(
     pipeline: PipelineOptions,
     strict: bool,
     keep_identity: bool,
+    save_crops: Path | None,
+    annotate: Path | None,
+    contact_sheet: Path | None,
     **options: Any,
 ) -> tuple[dict[str, Any], str, int]:
     """Embed pictures into an HDF5 file.
@@ -72,12 +80,13 @@ def embed(
     """
     from faceidx.embedding.embed import EmbedOptions
     from faceidx.embedding.embed import embed as run
+    from faceidx.embedding.views import Views
 
     pipeline.keep_identity = keep_identity
     with progress_bar() as progress:
-        result = run(
-            EmbedOptions(images=images, model=model, pipeline=pipeline, **options), progress
-        )
+        views = Views(crops=save_crops, annotated=annotate, sheet=contact_sheet)
+        wanted = EmbedOptions(images=images, model=model, pipeline=pipeline, views=views, **options)
+        result = run(wanted, progress)
     summary = "\n".join(filter(None, [_outcome(result), _where_the_time_went(result)]))
     return result, summary, EXIT_STRICT if strict and result["failed"] else 0
 

@@ -34,13 +34,17 @@ class _Auto(click.ParamType):
 _MODES = ("none", "largest", "central", "all")
 
 
-def pipeline_options(*, detect: str = "auto") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def pipeline_options(
+    *, detect: str = "auto", model: bool = True
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add the options of the pipeline; the command gets one argument `pipeline`.
 
     Args:
         detect: the default of `--detect`; `auto` is offered only where it is the default.
+        model: whether there is one; else pictures are only prepared, and `--detect` is a must.
     """
-    modes = _MODES if detect in _MODES else (detect, *_MODES)
+    modes: tuple[str, ...] = _MODES if detect in _MODES else (detect, *_MODES)
+    modes = modes if model else tuple(mode for mode in modes if mode != "none")
     options = (
         click.option(
             "--batch-size",
@@ -78,10 +82,10 @@ def pipeline_options(*, detect: str = "auto") -> Callable[[Callable[..., Any]], 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            given = {name: kwargs.pop(name) for name in _NAMES}
+            given = {name: kwargs.pop(name) for name in _NAMES if name in kwargs}
             return function(*args, pipeline=_pipeline(**given), **kwargs)
 
-        for option in reversed(options):
+        for option in reversed(options if model else (options[1], *options[3:])):
             wrapped = option(wrapped)
         return wrapped
 
@@ -98,16 +102,14 @@ def _pipeline(
     *,
     detect: str,
     detector: Path | None,
-    batch_size: int | None,
     workers: int | None,
-    flip: bool,
+    flip: bool = False,
     **bounds: int | float | None,
 ) -> PipelineOptions:
     from faceidx.embedding.pipeline import PipelineOptions
     from faceidx.images.detector_file import detector_for
 
     return PipelineOptions(
-        batch_size=batch_size,
         workers=workers,
         flip=flip,
         detect=detect,

@@ -35,6 +35,7 @@ from faceidx.embedding.shards import (
 )
 from faceidx.embedding.store import EmbeddingFile, Origin, require_same_fingerprint
 from faceidx.embedding.update import Plan, plan_retry, plan_update
+from faceidx.embedding.views import Views, show_file
 from faceidx.errors import InputError, JobError
 from faceidx.files import refuse_existing, remove_leftovers, require_parent, writer_lock
 from faceidx.images.sources import Picture, Source, open_source
@@ -67,6 +68,8 @@ class EmbedOptions:
     """How embeddings are stored: `float32` or `float16`."""
     follow_links: bool = False
     overwrite: bool = False
+    views: Views = field(default_factory=Views)
+    """What is left to look at."""
     update: bool = False
     """Bring a finished file up to date: embed what is new or has changed, drop what is gone."""
     retry_failed: bool = False
@@ -91,6 +94,7 @@ def embed(options: EmbedOptions, progress: ProgressCallback = silent) -> dict[st
     if options.overwrite and (options.update or options.retry_failed):
         raise InputError("--overwrite goes with neither --update nor --retry-failed")
     _refuse_finished(options)
+    options.views.check(options.pipeline, overwrite=options.overwrite or options.update)
     source = open_source(options.images, root=options.root, follow_links=options.follow_links)
     with writer_lock(options.out):
         # Once more: another process may have finished it meanwhile.
@@ -98,6 +102,15 @@ def embed(options: EmbedOptions, progress: ProgressCallback = silent) -> dict[st
         remove_leftovers(options.out)
         with _base(options) as base:
             result = _Job(options, source, base, progress).run()
+    if options.views.wanted():
+        show_file(
+            options.views,
+            options.out,
+            source.pictures,
+            options.pipeline,
+            options.model,
+            progress,
+        )
     seconds = time.monotonic() - began
     rate = result.pop("made") / seconds
     return {**result, "seconds": seconds, "images_per_second": rate}

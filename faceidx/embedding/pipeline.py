@@ -98,6 +98,10 @@ class PipelineOptions:
         """From the key of a row to that of its picture in the file."""
         return picture_of_face(key) if self.several else key
 
+    def face_number(self, key: str) -> int | None:
+        """Which of several faces of its picture a row is; None where there is but one."""
+        return int(key.rpartition("#")[2]) if self.several else None
+
 
 @dataclass(kw_only=True)
 class Embedded:

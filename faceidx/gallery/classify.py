@@ -61,6 +61,7 @@ def classify(
     *,
     decision: Decision | None = None,
     cases: int = 0,
+    nearest_answers: dict[str, Answer] | None = None,
     progress: ProgressCallback = silent,
 ) -> Classified:
     """Look up the nearest people of each probe and decide who is known.
@@ -72,6 +73,7 @@ def classify(
     Args:
         decision: as `decision_of` makes it of the options, where it is known already.
         cases: so many probes are kept for a report.
+        nearest_answers: gets the first answer of each probe, by its key.
 
     Raises:
         InputError: there is no threshold, the output exists, or the probes come from another model.
@@ -103,7 +105,10 @@ def classify(
                 tally["matched" if matched else "unknown"] += 1
                 tally["refused"] += row not in nearest
                 kept.add(key, block.identities[row], candidates)
-                yield from _answers(key, candidates, decision.threshold)
+                rows = list(_answers(key, candidates, decision.threshold))
+                if nearest_answers is not None:
+                    nearest_answers[key] = rows[0]
+                yield from rows
 
     first = write_rows(options.out, ANSWER_HEADER, answers())
     if tally["refused"]:

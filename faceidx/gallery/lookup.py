@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from faceidx.embedding.pipeline import PipelineOptions, embed_pictures, origin_of
 from faceidx.embedding.store import SUFFIX, EmbeddingFile, require_same_fingerprint
+from faceidx.embedding.views import Views, found_with_answers, write_views
 from faceidx.errors import InputError
 from faceidx.evaluation.report_folder import check_pictures, check_report
-from faceidx.files import refuse_existing
+from faceidx.files import refuse_existing, require_parent
 from faceidx.gallery.classify import ClassifyOptions, classify
 from faceidx.gallery.folder import Gallery, load_gallery
 from faceidx.gallery.probes import Probes, probes_of_file
 from faceidx.gallery.threshold_option import decision_of
-from faceidx.images.sources import open_source
+from faceidx.images.sources import Picture, open_source
 from faceidx.models.open import ModelOptions, open_model
 from faceidx.progress import ProgressCallback, silent
-from faceidx.tables import Answer
+from faceidx.tables import MATCH, Answer
 
 SHOWN = 200
 """Probes that a report shows: each takes some 15 kB of faces."""
@@ -50,6 +51,22 @@ class LookupOptions(ClassifyOptions):
     """Folder of the pictures of probes and gallery, for the report."""
     gallery_pictures: Path | None = None
     """Folder of the gallery's pictures, where it is another one."""
+    annotate: Path | None = None
+    """Folder for the probes' photos with boxes, names and scores."""
+
+
+class _Read(NamedTuple):
+    """Probes, and what they were made of."""
+
+    probes: Probes
+    failed: int
+    """Pictures of which there is nothing to look up."""
+    pictures: Sequence[Picture] = ()
+    pipeline: PipelineOptions | None = None
+    keys: Sequence[str] = ()
+    """Of the rows that have an embedding."""
+    faces: np.ndarray | None = None
+    """Where the face of each of those rows was found; None without detection."""
 
 
 def look_up(
@@ -64,21 +81,30 @@ def look_up(
             or pictures are given without a model.
     """
     _check_report(options)
+    if options.annotate:
+        require_parent(options.annotate)
+        refuse_existing(options.annotate, overwrite=options.overwrite)
+        if options.probes.suffix.lower() == SUFFIX:
+            raise InputError(f"{options.probes} holds no photos; --annotate needs pictures")
     device = options.model.device if options.model else "cpu"
     with load_gallery(options.gallery, device=device) as gallery:
         # Without a threshold nothing need be embedded.
         decision = decision_of(
             gallery, options.threshold, fusion=options.fusion, neighbours=options.neighbours
         )
-        with _probes(options, gallery, progress) as (probes, failed):
+        with _probes(options, gallery, progress) as read:
+            nearest: dict[str, Answer] | None = {} if options.annotate else None
             found = classify(
                 gallery,
-                probes,
+                read.probes,
                 options,
                 decision=decision,
                 cases=SHOWN if options.report else 0,
+                nearest_answers=nearest,
                 progress=progress,
             )
+        if options.annotate and nearest is not None:
+            _annotate(options.annotate, read, nearest, progress)
         if options.report:
             from faceidx.gallery.report import write_identification_report
 
@@ -92,7 +118,8 @@ def look_up(
                 command=command_line(options),
                 warnings=[decision.warning] if decision.warning else [],
             )
-    return {**found.summary, "failed": failed, "report": options.report}, found.first
+    paths = {"report": options.report, "annotate": options.annotate}
+    return {**found.summary, "failed": read.failed, **paths}, found.first
 
 
 def command_line(options: LookupOptions) -> str:
@@ -120,12 +147,11 @@ def _check_report(options: LookupOptions) -> None:
 @contextmanager
 def _probes(
     options: LookupOptions, gallery: Gallery, progress: ProgressCallback
-) -> Iterator[tuple[Probes, int]]:
-    """The probes, and how many of them could not be read."""
+) -> Iterator[_Read]:
     if options.probes.suffix.lower() == SUFFIX:
         with EmbeddingFile(options.probes) as file:
             left = file.left()
-            yield probes_of_file(file), len(left.failed) + len(left.no_face)
+            yield _Read(probes_of_file(file), len(left.reasons()))
         return
     if options.model is None:
         raise InputError(
@@ -136,7 +162,7 @@ def _probes(
 
 def _embedded_probes(
     options: LookupOptions, wanted: ModelOptions, gallery: Gallery, progress: ProgressCallback
-) -> tuple[Probes, int]:
+) -> _Read:
     source = open_source(options.probes, root=options.root)
     model = open_model(wanted)
     flip = bool(gallery.origin.preprocessing.get("flip", False))
@@ -162,7 +188,25 @@ def _embedded_probes(
         identities=embedded.identities + [""] * len(nothing),
         blocks=[(0, vectors)],
     )
-    return probes, len(nothing)
+    return _Read(probes, len(nothing), source.pictures, pipeline, embedded.paths, embedded.found)
+
+
+def _annotate(
+    folder: Path, read: _Read, nearest: Mapping[str, Answer], progress: ProgressCallback
+) -> None:
+    if read.faces is None or read.pipeline is None:
+        raise InputError(f"{folder}: no face was looked for in a photo, so there is none to show")
+    answers = {
+        key: (answer.identity, answer.score, answer.decision == MATCH)
+        for key, answer in nearest.items()
+    }
+    write_views(
+        Views(annotated=folder),
+        found_with_answers(read.keys, read.faces, answers),
+        read.pictures,
+        read.pipeline,
+        progress=progress,
+    )
 
 
 def _warn_of_other_detection(

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from faceidx.embedding import align as module
+from faceidx.embedding.align import AlignOptions, align
+from faceidx.embedding.pipeline import PipelineOptions
+from faceidx.errors import InputError, JobError
+from faceidx.images.detect import Detector, open_detector
+from tests.conftest import RunCli
+from tests.images.photos import MARK, write_toy_detector
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("toy") / "toy.onnx"
+    write_toy_detector(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def detector(toy: Path) -> Detector:
+    return open_detector(toy)
+
+
+def _draw(path: Path, *cells: tuple[int, int]) -> None:
+    photo = np.full((120, 160, 3), 90, np.uint8)
+    for column, row in cells:
+        photo[8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = MARK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(photo).save(path)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    root = tmp_path / "photos"
+    _draw(root / "anna" / "one.png", (5, 6))
+    _draw(root / "anna" / "two.png", (5, 6), (12, 8))
+    _draw(root / "bert" / "three.png", (9, 7))
+    _draw(root / "bert" / "none.png")
+    (root / "bert" / "broken.png").write_bytes(b"no picture")
+    return root
+
+
+def _options(photos: Path, out: Path, detector: Detector, **more: object) -> AlignOptions:
+    mode = str(more.pop("detect", "largest"))
+    pipeline = PipelineOptions(detect=mode, detector=detector, workers=1)
+    return AlignOptions(images=photos, out=out, pipeline=pipeline, **more)  # type: ignore[arg-type]
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as table:
+        return list(csv.DictReader(table))
+
+
+def test_folders_stay_people_and_what_gave_no_face_is_listed(
+    photos: Path, tmp_path: Path, detector: Detector
+) -> None:
+    out = tmp_path / "faces"
+    result = align(_options(photos, out, detector, size=(112, 96)))
+    assert (result["images"], result["faces"], result["no_face"], result["failed"]) == (5, 3, 1, 1)
+    crops = {"anna/one.png", "anna/two.png", "bert/three.png"}
+    assert set(_files(out)) == {*crops, "align.csv", "left-out.csv"}
+    with Image.open(out / "bert" / "three.png") as image:
+        assert image.size == (96, 112)
+    rows = _rows(out / "align.csv")
+    assert {row["crop"] for row in rows} == crops
+    assert float(rows[0]["left"]) == pytest.approx(34, abs=0.5)
+    reasons = {row["path"]: row["reason"] for row in _rows(out / "left-out.csv")}
+    assert reasons["bert/none.png"] == "no face was found in it"
+    assert reasons["bert/broken.png"].startswith("not a picture")
+    assert out.stat().st_mode & 0o777 == 0o700
+
+
+def test_all_faces_are_numbered_by_size(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    align(_options(photos, tmp_path / "faces", detector, detect="all"))
+    crops = [row["crop"] for row in _rows(tmp_path / "faces" / "align.csv")]
+    assert crops == ["anna/one#1.png", "anna/two#1.png", "anna/two#2.png", "bert/three#1.png"]
+    assert all((tmp_path / "faces" / crop).is_file() for crop in crops)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
+def test_interrupted_work_goes_on_and_ends_like_an_unbroken_one(
+    photos: Path,
+    tmp_path: Path,
+    detector: Detector,
+    monkeypatch: pytest.MonkeyPatch,
+    after: int,
+) -> None:
+    monkeypatch.setattr(module, "_PART", 2)
+    align(_options(photos, tmp_path / "whole", detector))
+    written = module.write_crop
+    count = 0
+
+    def interrupted(path: Path, crop: np.ndarray) -> None:
+        nonlocal count
+        if count == after:
+            raise KeyboardInterrupt
+        count += 1
+        written(path, crop)
+
+    monkeypatch.setattr(module, "write_crop", interrupted)
+    out = tmp_path / "faces"
+    if after < 3:
+        with pytest.raises(KeyboardInterrupt):
+            align(_options(photos, out, detector))
+        assert not out.exists()
+        assert (tmp_path / "faces.partial").is_dir()
+    monkeypatch.setattr(module, "write_crop", written)
+    result = align(_options(photos, out, detector))
+    assert result["resumed"] == {0: 0, 1: 0, 2: 4, 3: 0}[after]
+    assert _files(out) == _files(tmp_path / "whole")
+    assert not (tmp_path / "faces.partial").exists()
+
+
+def test_a_photo_that_is_gone_when_the_work_goes_on_leaves_no_crop(
+    photos: Path, tmp_path: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    out = tmp_path / "faces"
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_finish", full)
+        with pytest.raises(JobError, match=r"faces could not be written: No space left"):
+            align(_options(photos, out, detector))
+    (photos / "anna" / "one.png").unlink()
+    align(_options(photos, out, detector))
+    assert set(_files(out)) == {"anna/two.png", "bert/three.png", "align.csv", "left-out.csv"}
+
+
+def test_only_what_align_wrote_is_replaced_and_only_when_asked_for(
+    photos: Path, tmp_path: Path, detector: Detector
+) -> None:
+    out = tmp_path / "faces"
+    align(_options(photos, out, detector))
+    with pytest.raises(InputError, match="exists already"):
+        align(_options(photos, out, detector))
+    (photos / "anna" / "one.png").unlink()
+    align(_options(photos, out, detector, overwrite=True))
+    assert "anna/one.png" not in _files(out)
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(InputError, match="was not written by align"):
+        align(_options(photos, other, detector, overwrite=True))
+
+
+def test_no_face_at_all_is_a_failed_job_and_other_options_do_not_go_on(
+    tmp_path: Path, detector: Detector
+) -> None:
+    _draw(tmp_path / "photos" / "none.png")
+    out = tmp_path / "faces"
+    with pytest.raises(JobError, match=r"no face in any of 1 pictures; the first: no face was"):
+        align(_options(tmp_path / "photos", out, detector))
+    with pytest.raises(InputError, match="detect was largest, now all"):
+        align(_options(tmp_path / "photos", out, detector, detect="all"))
+
+
+def test_the_command_writes_faces_and_a_sheet(
+    run_cli: RunCli, photos: Path, toy: Path, tmp_path: Path
+) -> None:
+    out, sheet = tmp_path / "faces", tmp_path / "sheet.png"
+    result = run_cli.json(
+        *("align", photos, "--out", out, "--detector", toy, "--contact-sheet", sheet),
+        *("--image-size", 160),
+    )
+    assert (result["faces"], result["template"]) == (3, "facenet")
+    with Image.open(sheet) as image:
+        assert image.format == "PNG"
+    assert sheet.stat().st_mode & 0o777 == 0o600
+    _, err = run_cli("align", photos, "--out", tmp_path / "b", "--detect", "none", code=2)
+    assert "'none' is not one of" in err
+
+
+def test_embed_leaves_crops_annotated_photos_and_a_sheet(
+    run_cli: RunCli, photos: Path, fake_model_file: Path, toy: Path, tmp_path: Path
+) -> None:
+    crops, photos_with_boxes, sheet = (tmp_path / name for name in ("crops", "boxes", "s.png"))
+    command = ("embed", photos, "--model", fake_model_file, "--detector", toy)
+    wanted = ("--save-crops", crops, "--annotate", photos_with_boxes, "--contact-sheet", sheet)
+    run_cli(*command, "--out", tmp_path / "a.h5", "--detect", "all", *wanted)
+    assert set(_files(crops)) == {
+        *("anna/one#1.png", "anna/two#1.png", "anna/two#2.png", "bert/three#1.png")
+    }
+    with Image.open(crops / "anna" / "two#1.png") as image:
+        assert image.size == (16, 16)
+    assert set(_files(photos_with_boxes)) == {"anna/one.png", "anna/two.png", "bert/three.png"}
+    assert sheet.is_file()
+    _, err = run_cli(*command, "--out", tmp_path / "b.h5", "--detect", "all", *wanted, code=2)
+    assert "crops exists already" in err
+    _, err = run_cli(*command, "--out", tmp_path / "b.h5", "--save-crops", tmp_path / "c", code=2)
+    assert "without --detect nothing is found" in err
+
+
+def test_classify_draws_who_was_found(
+    run_cli: RunCli, photos: Path, fake_model_file: Path, toy: Path, tmp_path: Path
+) -> None:
+    out, gallery, boxes = tmp_path / "f.h5", tmp_path / "gallery", tmp_path / "boxes"
+    command = ("--model", fake_model_file, "--detector", toy)
+    run_cli("embed", photos, *command, "--out", out, "--detect", "largest")
+    run_cli("index", "build", out, "--out", gallery)
+    probes = ("classify", photos, "--index", gallery, *command, "--threshold", "0.5")
+    result = run_cli.json(*probes, "--annotate", boxes)
+    assert result["annotate"] == str(boxes)
+    assert set(_files(boxes)) == {"anna/one.png", "anna/two.png", "bert/three.png"}
+    _, err = run_cli(*probes, "--annotate", boxes, code=2)
+    assert "boxes exists already" in err
