@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from faceidx.models.open import ModelOptions
 
 
+# Where the time goes, as in the result and for people.
+_STAGES = {
+    "open": "opening the model",
+    "decode": "waiting for decoders",
+    "model": "the model",
+    "write": "waiting for the disk",
+}
+
+
 @click.command(
     epilog="""\b
 Examples:
@@ -108,10 +117,10 @@ def _where_the_time_went(result: Mapping[str, Any]) -> str:
     total = sum(waited.values())
     if not result["images_per_second"] or not total:
         return ""
-    shares = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in waited.items())
+    shares = ", ".join(f"{what} {waited[name] / total:.0%}" for name, what in _STAGES.items())
     fidelity = result["fidelity"]
     return (
         f"{result['images_per_second']:.0f} images/s with {result['engine']} in "
         f"{result['precision']} (least cosine to float32 {fidelity['least']:.5f}); "
-        f"waited for: {shares}"
+        f"time went to: {shares}"
     )

@@ -151,13 +151,14 @@ class _Job:
     def run(self) -> dict[str, Any]:
         """Do what is left to do and write the output."""
         options = self._options
+        began = time.monotonic()
         model, pipeline = self._settle()
+        waiting = Waiting(open=time.monotonic() - began)
         origin = origin_of(model, pipeline)
         self._require_same_origin(origin)
         open_job(self._folder, self._settings(origin, pipeline), overwrite=options.overwrite)
         plan = self._plan(pipeline)
         todo: Sequence[Picture] = self._source.pictures if plan is None else plan.todo
-        waiting = Waiting()
         self._make_shards(todo, model, pipeline, origin, waiting)
         counts = _count(self._shards)
         if plan is not None:

@@ -149,6 +149,8 @@ class Embedded:
 class Waiting:
     """Where the time went, in seconds: what the model waited for, and what it took itself."""
 
+    open: float = 0.0
+    """Opening the model, with choosing its engine and compiling it."""
     decode: float = 0.0
     model: float = 0.0
     write: float = 0.0
