@@ -1,28 +1,18 @@
-"""Centroids for inverted lists: spherical k-means over a sample, and who is nearest to which.
-
-Products are computed in bfloat16 where the CPU has instructions for it. A vector that is filed
-under its second-nearest centroid now and then costs nothing: recall is measured afterwards.
-"""
+"""Centroids for inverted lists: spherical k-means over a sample, and who is nearest to which."""
 
 from __future__ import annotations
-
-from functools import cache
-from typing import Any
 
 import numpy as np
 
 from faceidx.gallery.vectors import BLOCK_ROWS, Vectors
 
 # k-means needs some vectors of each cluster; more than these, or more rounds, gain little.
-SAMPLE_PER_LIST = 24
+SAMPLE_PER_LIST = 16
 _ROUNDS = 5
-_ROWS = 4096
 
 
-def train_centroids(
-    vectors: Vectors, rows: np.ndarray, lists: int, chance: np.random.Generator
-) -> np.ndarray:
-    """Spherical k-means (Dhillon & Modha 2001) over some rows.
+def train_centroids(vectors: Vectors, rows: np.ndarray, lists: int, seed: int) -> np.ndarray:
+    """Spherical k-means (Dhillon & Modha 2001) by FAISS over some rows.
 
     Args:
         rows: (S,) the rows to learn from, at least as many as lists.
@@ -30,25 +20,24 @@ def train_centroids(
     Returns:
         (lists, D) unit float32.
     """
-    import torch
+    import faiss
 
-    sample = torch.empty(len(rows), vectors.dim, dtype=_product_type())
+    sample = np.empty((len(rows), vectors.dim), dtype=np.float32)
     for first in range(0, len(rows), BLOCK_ROWS):
-        fetched = vectors.rows(rows[first : first + BLOCK_ROWS])
-        sample[first : first + len(fetched)] = torch.from_numpy(fetched)
-    vectors.release()
-    centroids = sample[torch.from_numpy(chance.permutation(len(rows))[:lists])].float()
-    for _ in range(_ROUNDS):
-        sums = torch.zeros_like(centroids)
-        nearest = _nearest(sample, centroids)
-        for first in range(0, len(sample), BLOCK_ROWS):
-            part = slice(first, first + BLOCK_ROWS)
-            sums.index_add_(0, nearest[part], sample[part].float())
-        empty = (sums == 0).all(1)
-        again = torch.from_numpy(chance.integers(len(rows), size=int(empty.sum())))
-        sums[empty] = sample[again].float()
-        centroids = torch.nn.functional.normalize(sums)
-    return centroids.numpy()
+        part = slice(first, first + BLOCK_ROWS)
+        sample[part] = vectors.rows(rows[part])
+        vectors.release()
+    clustering = faiss.Kmeans(
+        vectors.dim,
+        lists,
+        niter=_ROUNDS,
+        spherical=True,
+        seed=seed,
+        min_points_per_centroid=1,
+        max_points_per_centroid=len(rows),
+    )
+    clustering.train(sample)
+    return np.asarray(clustering.centroids)
 
 
 def nearest_centroids(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
@@ -58,10 +47,10 @@ def nearest_centroids(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
         vectors: (n, D) unit float32.
         centroids: (lists, D) unit float32.
     """
-    import torch
+    import faiss
 
-    rows = torch.from_numpy(vectors).to(_product_type())
-    return _nearest(rows, torch.from_numpy(centroids)).numpy().astype(np.int32)
+    _, nearest = faiss.knn(vectors, centroids, 1, metric=faiss.METRIC_INNER_PRODUCT)
+    return np.asarray(nearest[:, 0], dtype=np.int32)
 
 
 def mean_centroids(
@@ -88,19 +77,3 @@ def mean_centroids(
         np.add.at(sums, lists[first : first + len(block)][seen], block[seen])
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
     return sums / np.maximum(lengths, np.finfo(np.float32).tiny), lists.astype(np.int32)
-
-
-def _nearest(rows: Any, centroids: Any) -> Any:
-    import torch
-
-    columns = centroids.to(rows.dtype).t()
-    parts = rows.split(_ROWS)
-    return torch.cat([torch.mm(part, columns).argmax(1) for part in parts])
-
-
-@cache
-def _product_type() -> Any:
-    import torch
-
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if fast else torch.float32

@@ -205,7 +205,7 @@ class _Work:
         else:
             size = min(len(learned), SAMPLE_PER_LIST * index.nlist)
             sample = np.sort(self._chance.choice(learned, size, replace=False))
-            centroids = train_centroids(self._vectors, sample, index.nlist, self._chance)
+            centroids = train_centroids(self._vectors, sample, index.nlist, self._options.seed)
             lists = self._nearest(centroids, 0)
         inverted.use_centroids(index, centroids, self._vectors, learned)
         if self._vectors.count * inverted.entry_bytes(index) > self._options.budget:
