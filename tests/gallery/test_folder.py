@@ -13,13 +13,21 @@ import numpy as np
 import pytest
 
 from faceidx.errors import InputError
-from faceidx.gallery.build import AddOptions, RemoveOptions, add, remove
+from faceidx.gallery.build import (
+    AddOptions,
+    BuildOptions,
+    RemoveOptions,
+    add,
+    build,
+    remove,
+)
 from faceidx.gallery.check import info, verify
 from faceidx.gallery.folder import load_gallery
+from faceidx.gallery.indexes import IndexOptions
 from tests.gallery.conftest import WriteFaces, clustered
 
 # 100 are run before a release; a few keep the everyday run short.
-_KILLS = int(os.environ.get("FACEIDX_TEST_KILLS", "8"))
+_KILLS = int(os.environ.get("FACEIDX_TEST_KILLS", "6"))
 
 _CHANGES = """
 import sys
@@ -33,9 +41,12 @@ while True:
 """
 
 
+@pytest.mark.parametrize("index", [IndexOptions(), IndexOptions(kind="ivf", memory=1000)])
 def test_a_gallery_killed_at_any_moment_is_the_old_one_or_the_new_one(
-    gallery_path: Path, tmp_path: Path, write_faces: WriteFaces
+    gallery_path: Path, tmp_path: Path, write_faces: WriteFaces, index: IndexOptions
 ) -> None:
+    files = [tmp_path / "people.h5"]
+    build(BuildOptions(files=files, out=gallery_path, index=index, overwrite=True))
     more = write_faces("more.h5", clustered(1, 40, seed=3), ["extra"] * 40)
     chance = np.random.default_rng(0)
     seen = set()
