@@ -333,6 +333,8 @@ def _index_as_before(old: Gallery, memory: int | None) -> IndexOptions:
     tuning = old.manifest.tuning
     if tuning is None:
         return IndexOptions(kind=FLAT)
+    if memory is None and inverted.LISTS_DATA in old.manifest.files:
+        memory = 0  # what lies on disk stays there
     return IndexOptions(
         kind=old.manifest.kind,
         target_recall=tuning.target_recall,

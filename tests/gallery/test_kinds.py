@@ -97,9 +97,11 @@ def test_every_kind_is_a_plain_faiss_file(made: Made, monkeypatch: pytest.Monkey
 
 
 def test_every_kind_takes_people_up_and_lets_them_go_without_a_trace(made: Made) -> None:
+    on_disk = (made.path / LISTS_DATA).exists()
     result = add(AddOptions(gallery=made.path, files=[made.more]))
     assert (result["vectors"], result["kind"]) == (PEOPLE * PICTURES + 90, made.kind)
     assert verify(made.path)["vectors"] == PEOPLE * PICTURES + 90
+    assert (made.path / LISTS_DATA).exists() == on_disk
     added = clustered(9, PICTURES, seed=7)
     with load_gallery(made.path) as gallery:
         rows = search(gallery, added, 1)[1][:, 0]
