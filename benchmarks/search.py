@@ -19,7 +19,6 @@ import argparse
 import importlib.util
 import itertools
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -139,19 +138,25 @@ def write_faces(path: Path, vectors: np.ndarray, who: np.ndarray, prefix: str = 
     return path
 
 
+# What `wait4` says would include the parent's memory, which a child has until it starts.
+COMMAND = """
+import re, sys
+from pathlib import Path
+from faceidx.cli import main
+main(sys.argv[1:], standalone_mode=False)
+print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1], file=sys.stderr)
+"""
+
+
 def build(faces: Faces, out: Path, *options: str) -> tuple[float, float, dict[str, Any]]:
     """Build a gallery by the command; return seconds, peak MiB and its JSON."""
-    command = [sys.executable, "-m", "faceidx", "index", "build", str(faces.file)]
-    command += ["--out", str(out), "--json", *options]
+    words = ["index", "build", str(faces.file), "--out", str(out), "--json", *options]
     began = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout
-        text = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"failed: {' '.join(command)}")
-    return time.perf_counter() - began, usage.ru_maxrss / 1024, json.loads(text)
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, *words], check=True, capture_output=True, text=True
+    )
+    seconds = time.perf_counter() - began
+    return seconds, int(done.stderr.split()[-1]) / 1024, json.loads(done.stdout)
 
 
 def peers(vectors: np.ndarray, recall: Callable[[np.ndarray], float], probes: np.ndarray) -> Any:
