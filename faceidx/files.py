@@ -37,6 +37,20 @@ def require_parent(path: Path) -> None:
         raise InputError(f"{path}: the folder {parent} cannot be written to")
 
 
+def cache_folder() -> Path | None:
+    """The user's folder of what can be made again, None where there can be none.
+
+    It is `$XDG_CACHE_HOME/faceidx`, by default `~/.cache/faceidx`, for the owner only.
+    """
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = base / "faceidx"
+        folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # no home, or one that cannot be written to
+        return None
+    return folder
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`.

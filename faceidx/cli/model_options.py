@@ -80,14 +80,14 @@ def model_options(*, required: bool) -> Callable[[Callable[..., Any]], Callable[
         *_FOREIGN_OPTIONS,
         click.option(
             "--engine",
-            type=click.Choice(["auto", "torch", "onnx"]),
+            type=click.Choice(["auto", "torch", "onnx", "openvino"]),
             default="auto",
             show_default=True,
             help="What runs the model.",
         ),
         click.option(
             "--precision",
-            type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+            type=click.Choice(["auto", "fp32", "bf16", "fp16", "int8"]),
             default="auto",
             show_default=True,
             help="Of the model's arithmetic.",

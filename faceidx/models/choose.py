@@ -1,16 +1,48 @@
-"""Which engine and precision run a model, settled on the user's own pictures."""
+"""Which engine and precision run a model, settled on the user's own pictures.
+
+What can run the model is tried on a few pictures for a second or two each, and the way that has all
+pictures done first is taken, the time to compile included. What was measured is remembered for the
+machine and the model, so that a second run does not measure again. For few pictures nothing is
+measured at all: the way that is usually the fastest here is taken.
+
+Interrupted work must go on in the way it began: give the `engine`, `precision` and `compiled` of
+the model that began it in `ModelOptions`, and nothing is left to choose.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import logging
+import math
+import time
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from faceidx.errors import FaceidxError
+from faceidx.models.device import resolve_device
+from faceidx.models.engines import Way, build, fast_precisions, natural
 from faceidx.models.face_model import FaceModel
 from faceidx.models.fidelity import Fidelity, compare
-from faceidx.models.open import ModelOptions, open_model
+from faceidx.models.open import ModelOptions, open_exact, open_model
+from faceidx.models.openvino_model import is_installed
+from faceidx.models.remembered import Measured, keep, machine_key, recall
 
 __all__ = ["Fidelity", "choose_model"]
+
+logger = logging.getLogger(__name__)
+
+# A precision that is not asked for is never less true to float32 than this, in any picture of the
+# sample.
+LEAST_COSINE = 0.999
+# Pictures that fidelity is measured on: one of so many, within bounds. Embedding them once more in
+# float32 must not cost a small job more than it gains.
+_SHARE, _FEWEST, _MOST = 16, 4, 64
+# Below so many pictures measuring takes longer than it can save.
+_WORTH_MEASURING = 500
+_MEASURED_SECONDS = 1.0
+# What compiling takes and gains for an iresnet50 on two cores (benchmarks/results.md), to tell
+# whether it is worth trying where it was not measured yet.
+_COMPILE_SECONDS, _COMPILE_GAIN = 45.0, 1.15
 
 
 def choose_model(
@@ -25,18 +57,179 @@ def choose_model(
     """Open a model for many pictures, with the engine and precision that suit them.
 
     Args:
-        sample: (N, H, W, 3) uint8 RGB of the model's input size: some of the pictures.
+        sample: (N, H, W, 3) uint8 RGB of the model's input size: some of the pictures, up to 64.
         images: how many pictures are to be embedded in all.
         batch_size: pictures a batch; None leaves it to the engine.
+        remember: use what was measured before, and keep what is measured now.
 
     Returns:
-        The model, whose `fidelity` says how true it is to float32; None where it is float32.
+        The model, whose `fidelity` says how true it is to float32 of the file's natural engine;
+        None where it is that.
 
     Raises:
         InputError: as `open_model`.
     """
-    model = open_model(options)
-    if model.precision != "fp32" and len(sample):
-        exact = open_model(replace(options, precision="fp32"))
-        model.fidelity = compare(model.embed(sample, flip=flip), exact.embed(sample, flip=flip))
-    return model
+    if not len(sample):
+        return open_model(options)
+    device = resolve_device(options.device)
+    exact = open_exact(options)
+    size = min(_MOST, max(_FEWEST, images // _SHARE))
+    trial = _Trial(
+        exact=exact, device=device, batch_size=batch_size, sample=sample[:size], flip=flip
+    )
+    ways = _ways(exact, options, device)
+    if len(ways) == 1:
+        model = trial.built(ways[0])
+        model.fidelity = trial.fidelity(ways[0])
+        return model
+    key = machine_key(exact.weights, exact.preprocessing, device)
+    known = recall(key) if remember else {}
+    if images >= _WORTH_MEASURING:
+        trial.measure([way for way in ways if not way.compiled], known)
+        if any(_compile_pays(way, known, images) for way in ways):
+            trial.measure([way for way in ways if way.compiled], known)
+        if remember and trial.news:
+            keep(key, known)
+    return trial.choose(_ordered(ways, known, images), may_be_untrue=options.precision != "auto")
+
+
+@dataclass(kw_only=True)
+class _Trial:
+    """Ways to run a model, built and tried on a few pictures."""
+
+    exact: FaceModel
+    device: str
+    batch_size: int | None
+    sample: np.ndarray
+    flip: bool
+    news: bool = False
+    """Whether something was measured."""
+    _models: dict[Way, FaceModel] = field(default_factory=dict)
+    _seconds: dict[Way, float] = field(default_factory=dict)
+    _wanted: np.ndarray | None = None
+
+    def built(self, way: Way) -> FaceModel:
+        if way not in self._models:
+            began = time.perf_counter()
+            self._models[way] = build(
+                self.exact,
+                way,
+                device=self.device,
+                batch_size=self.batch_size,
+                sample=self.sample,
+            )
+            self._seconds[way] = time.perf_counter() - began
+        return self._models[way]
+
+    def fidelity(self, way: Way) -> Fidelity | None:
+        """How true a way is to float32; None for float32 itself, or where nothing can be said."""
+        if way == natural(self.exact):
+            return None
+        if self._wanted is None:
+            self._wanted = self.exact.embed(self.sample, flip=self.flip)
+        return compare(self.built(way).embed(self.sample, flip=self.flip), self._wanted)
+
+    def measure(self, ways: list[Way], known: dict[str, Measured]) -> None:
+        """Add to `known` how fast each way is, where it is not known yet."""
+        for way in ways:
+            if str(way) in known:
+                continue
+            try:
+                model = self.built(way)
+                best = max((m.rate for m in known.values()), default=0.0)
+                rate = self._rate(model, enough=best / 2)
+            except FaceidxError as error:  # a way that is closed here
+                logger.debug("%s: %s", way, error)
+                continue
+            known[str(way)] = Measured(rate=rate, seconds=self._seconds[way])
+            self.news = True
+
+    def _rate(self, model: FaceModel, enough: float) -> float:
+        """Images/s of a model; of one that is slower than `enough`, only roughly."""
+        count = max(1, model.best_batch // 2)
+        batch = np.resize(self.sample, (count, *self.sample.shape[1:]))
+        best, spent = math.inf, 0.0
+        for run in range(1000):
+            began = time.perf_counter()
+            model.raw_embed(batch)
+            seconds = time.perf_counter() - began
+            best, spent = min(best, seconds), spent + seconds
+            # The first run sets things up, and is no measurement of any but a slow model.
+            if (run and spent > _MEASURED_SECONDS) or (not run and count / seconds < enough / 2):
+                break
+        return count / best
+
+    def choose(self, ways: list[Way], *, may_be_untrue: bool) -> FaceModel:
+        """The first way that can be built and is true to float32.
+
+        Raises:
+            InputError: none can be built; what the last one says.
+        """
+        failure: FaceidxError | None = None
+        for way in ways:
+            try:
+                model = self.built(way)
+                fidelity = self.fidelity(way)
+            except FaceidxError as error:
+                logger.debug("%s: %s", way, error)
+                failure = error
+                continue
+            untrue = fidelity is not None and fidelity.least < LEAST_COSINE
+            if untrue and not may_be_untrue:
+                logger.info(
+                    "%s is passed over: least cosine %.4f", way, fidelity and fidelity.least
+                )
+                continue
+            model.fidelity = fidelity
+            return model
+        if failure is not None:
+            raise failure
+        return self.exact
+
+
+def _ways(exact: FaceModel, options: ModelOptions, device: str) -> list[Way]:
+    """Every way that the options leave open, the usually fastest first."""
+    fast = fast_precisions(device)
+    engines, precisions = [options.engine], [options.precision]
+    if options.engine == "auto":
+        natural_here = [exact.engine] if exact.device == device else []
+        extra = ["openvino"] if device == "cpu" and is_installed() else []
+        engines = list(dict.fromkeys([*extra, "torch", *natural_here]))
+        if options.precision == "int8":
+            engines = [*extra, "onnx"]
+    if options.precision == "auto":
+        precisions = [*fast, "fp32"]
+    compiled = [False, True] if options.compiled is None else [options.compiled]
+    ways = [
+        Way(engine=engine, precision=precision, compiled=c)
+        for precision in precisions
+        for engine in engines
+        for c in (compiled if engine == "torch" and precision != "int8" else [False])
+        if engine != "onnx" or precision in ("fp32", "int8") or options.precision != "auto"
+    ]
+    if options.compiled is None:  # one precision is compiled for trial, not two
+        ways = [w for w in ways if not w.compiled or w.precision == precisions[0]]
+    return ways
+
+
+def _compile_pays(way: Way, known: dict[str, Measured], images: int) -> bool:
+    """Whether so many pictures may be done sooner by a way that is to be compiled first."""
+    if not way.compiled or str(way) in known:
+        return False
+    plain = [m for name, m in known.items() if "compiled" not in name]
+    if not plain:
+        return True
+    fastest = max(m.rate for m in plain)
+    same = known.get(str(Way(engine=way.engine, precision=way.precision)))
+    hoped = same.rate * _COMPILE_GAIN if same else fastest
+    return images / hoped + _COMPILE_SECONDS < images / fastest
+
+
+def _ordered(ways: list[Way], known: dict[str, Measured], images: int) -> list[Way]:
+    """Ways by when they have all pictures done; those not measured as they were, compiled last."""
+
+    def done(way: Way) -> float:
+        measured = known.get(str(way))
+        return math.inf if measured is None else measured.seconds + images / measured.rate
+
+    return sorted(ways, key=lambda way: (done(way), way.compiled))

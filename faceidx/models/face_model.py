@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from faceidx.errors import InputError
 from faceidx.images.preprocess import Preprocessing
-from faceidx.models.record import fingerprint
+from faceidx.models.record import Head, fingerprint
 
 if TYPE_CHECKING:
     from faceidx.models.fidelity import Fidelity
@@ -32,6 +33,13 @@ class FaceModel(ABC):
     template: str | None = None
     class_names: list[str] | None = None
     training: dict[str, object] = field(default_factory=dict)
+    head: Head | None = None
+    head_weights: dict[str, Any] = field(default_factory=dict)
+    """Of the classifier, torch tensors on the CPU; empty where there is none."""
+    compiled: bool = False
+    """Whether torch compiled it; bytes differ from those of the same engine uncompiled."""
+    best_batch: int = 32
+    """Pictures a batch, or a multiple of it, that keep the device busy."""
     fidelity: Fidelity | None = None
     """To float32, where it was measured."""
 
@@ -69,9 +77,16 @@ class FaceModel(ABC):
         Raises:
             InputError: the model holds no classifier.
         """
-        from faceidx.errors import InputError
+        if self.head is None or "weight" not in self.head_weights:
+            raise InputError(f"{self.name} holds no classifier, only a backbone")
+        import torch
 
-        raise InputError(f"{self.name} holds no classifier, only a backbone")
+        from faceidx.models.torch_model import class_logits
+
+        with torch.inference_mode():
+            logits = class_logits(torch.from_numpy(embeddings), self.head_weights, self.head)
+            probabilities: np.ndarray = logits.softmax(1).numpy()
+        return probabilities
 
     def fingerprint(self, *, flip: bool = False) -> str:
         """What must agree between embeddings for them to be comparable."""

@@ -32,18 +32,24 @@ _CUDA = "CUDAExecutionProvider"
 class OnnxModel(FaceModel):
     """An ONNX graph from pictures to embeddings."""
 
+    graph: onnx.ModelProto
+    """What the session runs: with its batch size freed where it could be."""
     session: onnxruntime.InferenceSession
     channels_last: bool
     batched: bool
     """False for a graph that only works on one picture at a time."""
 
     def raw_embed(self, pictures: np.ndarray) -> np.ndarray:
-        batch = _normalize(pictures, self.preprocessing)
-        if not self.channels_last:
-            batch = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
+        return self.run(
+            normalized_batch(pictures, self.preprocessing, channels_last=self.channels_last)
+        )
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """The graph itself: (N, ...) float32, normalised, to (N, D) float32."""
         if self.batched:
-            return _run(self.session, batch)
-        return np.concatenate([_run(self.session, batch[i : i + 1]) for i in range(len(batch))])
+            return run_session(self.session, batch)
+        rows = [run_session(self.session, batch[i : i + 1]) for i in range(len(batch))]
+        return np.concatenate(rows)
 
 
 def load_onnx_model(
@@ -67,14 +73,13 @@ def load_onnx_model(
             raise InputError(
                 f"{path} takes pictures of {shape[1:]}, not {wanted}; drop --image-size"
             )
-    fixed, session = shape[0], None
-    if fixed is not None:
-        session = _freed_session(graph, fixed, wanted, device, path)
-    batched = fixed is None or session is not None
-    session = session or _open_session(graph, device, path)
+    fixed = shape[0]
+    freed = None if fixed is None else _freed(graph, fixed, wanted, device, path)
+    batched = fixed is None or freed is not None
+    graph, session = freed or (graph, open_session(graph, device, path))
     if not batched and fixed != 1:
         raise InputError(f"{path} takes batches of {fixed} and nothing else; export it anew")
-    single = _run(session, np.zeros((1, *wanted), np.float32), path)
+    single = run_session(session, np.zeros((1, *wanted), np.float32), path)
     return OnnxModel(
         name=path.name,
         arch=own.record.arch if own else "onnx",
@@ -86,6 +91,7 @@ def load_onnx_model(
         engine="onnx",
         device=device,
         precision="fp32",
+        graph=graph,
         session=session,
         channels_last=channels_last,
         batched=batched,
@@ -223,10 +229,10 @@ def _input_shape(model: onnx.ModelProto, path: Path) -> tuple[list[int | None], 
     return shape, shape[1] != 3
 
 
-def _freed_session(
+def _freed(
     model: onnx.ModelProto, fixed: int, wanted: list[int], device: str, path: Path
-) -> onnxruntime.InferenceSession | None:
-    """A session of the graph with its batch dimension freed, or None where that does not work.
+) -> tuple[onnx.ModelProto, onnxruntime.InferenceSession] | None:
+    """The graph with its batch size freed and its session, or None where that does not work.
 
     Exporters write a fixed batch size into the input's shape and into the constants of `Reshape`.
     Both are replaced; then a batch must give what single pictures give, or the change is dropped.
@@ -245,13 +251,15 @@ def _freed_session(
     # One more than the fixed size, or a graph that is not free at all would pass.
     pictures = rng.uniform(-1, 1, (max(3, fixed + 1), *wanted)).astype(np.float32)
     try:
-        session = _open_session(freed, device, path)
-        together = _run(session, pictures, path)
-        original = _open_session(model, device, path)
+        session = open_session(freed, device, path)
+        together = run_session(session, pictures, path)
+        original = open_session(model, device, path)
         if fixed == 1:
-            alone = np.concatenate([_run(original, picture[None], path) for picture in pictures])
+            alone = np.concatenate(
+                [run_session(original, picture[None], path) for picture in pictures]
+            )
         else:
-            together, alone = together[:fixed], _run(original, pictures[:fixed], path)
+            together, alone = together[:fixed], run_session(original, pictures[:fixed], path)
     except InputError:
         return None
     if together.shape != alone.shape:
@@ -259,7 +267,7 @@ def _freed_session(
     close = np.linalg.norm(together - alone, axis=1) <= _BATCH_TOLERANCE * np.linalg.norm(
         alone, axis=1
     )
-    return session if bool(close.all()) else None
+    return (freed, session) if bool(close.all()) else None
 
 
 def _free_reshapes(model: onnx.ModelProto, fixed: int) -> None:
@@ -285,11 +293,13 @@ def runs_on_gpu() -> bool:
     return _CUDA in onnxruntime.get_available_providers()
 
 
-def _open_session(model: onnx.ModelProto, device: str, path: Path) -> onnxruntime.InferenceSession:
+def open_session(model: onnx.ModelProto, device: str, path: Path) -> onnxruntime.InferenceSession:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: its warnings are about the exporter's habits
+    # Waiting threads would keep the cores from those that decode pictures meanwhile.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = ["CPUExecutionProvider"]
     if device.startswith("cuda"):
         _, _, number = device.partition(":")
@@ -300,7 +310,7 @@ def _open_session(model: onnx.ModelProto, device: str, path: Path) -> onnxruntim
         raise InputError(f"{path} cannot be run by onnxruntime ({_one_line(error)})") from None
 
 
-def _run(
+def run_session(
     session: onnxruntime.InferenceSession, batch: np.ndarray, path: Path | None = None
 ) -> np.ndarray:
     name = session.get_inputs()[0].name
@@ -317,13 +327,16 @@ def _run(
     return output.astype(np.float32, copy=False)
 
 
-def _normalize(pictures: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """(N, H, W, 3) uint8 RGB to float32 in the model's colour order and scale."""
+def normalized_batch(
+    pictures: np.ndarray, preprocessing: Preprocessing, *, channels_last: bool
+) -> np.ndarray:
+    """(N, H, W, 3) uint8 RGB to float32 in the model's colour order, scale and layout."""
     mean = np.asarray(preprocessing.mean, np.float32) * 255
     std = np.asarray(preprocessing.std, np.float32) * 255
     if preprocessing.color == "bgr":
         pictures = pictures[..., ::-1]
-    return (pictures.astype(np.float32) - mean) / std
+    batch = (pictures.astype(np.float32) - mean) / std
+    return batch if channels_last else np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
 
 
 def _one_line(error: Exception) -> str:

@@ -35,6 +35,8 @@ class ModelOptions:
     device: str = "auto"
     precision: str = "auto"
     engine: str = "auto"
+    compiled: bool | None = None
+    """Whether torch compiles it first; None leaves that to `choose_model`."""
     image_size: int | None = None
     mean: tuple[float, float, float] | None = None
     """In units of the pixel range 0 to 1, in the order of `color`."""
@@ -50,15 +52,50 @@ FACTS = ("image_size", "mean", "std", "color", "preset")
 
 
 def open_model(options: ModelOptions) -> FaceModel:
-    """Open a model for inference.
+    """Open a model for few pictures: nothing is measured, and what is not given is never guessed.
+
+    An engine of `auto` is the one natural to the file (torch for weights, onnxruntime for ONNX, but
+    torch where a GPU is asked for that onnxruntime cannot use), a precision of `auto` is fp32. So
+    a verdict does not depend on what was measured on a machine before. For many pictures there is
+    `choose_model`.
 
     Raises:
         InputError: the file is missing, of no known kind, names code, is damaged; a foreign file
-            whose preprocessing is not given; or facts given that contradict the file's own record.
+            whose preprocessing is not given; facts given that contradict the file's own record; or
+            an engine or precision that cannot run it.
     """
+    from faceidx.models.engines import Way, build
+
+    exact = open_exact(options)
+    engine, device = options.engine, exact.device
+    if options.device != "auto":
+        device = resolve_device(options.device)
+        if engine == "auto" and device != exact.device:
+            engine = "torch"
+    elif engine == "torch":
+        device = resolve_device("auto")
+    way = Way(
+        engine=exact.engine if engine == "auto" else engine,
+        precision="fp32" if options.precision == "auto" else options.precision,
+        compiled=bool(options.compiled),
+    )
+    return build(exact, way, device=device)
+
+
+def open_exact(options: ModelOptions) -> FaceModel:
+    """Open a model by the engine that is natural to its file, in float32.
+
+    It runs on the device that is asked for, where that engine can use it, else on the CPU.
+
+    Raises:
+        InputError: as `open_model`.
+    """
+    device = resolve_device(options.device)
     if kind_of(options.path) == "onnx":
         return open_onnx(options)
-    return _open_torch(options, resolve_device(options.device))
+    from faceidx.models.torch_model import load_torch_model
+
+    return load_torch_model(read_content(options), options.path, device=device)
 
 
 def model_shape(options: ModelOptions) -> tuple[Preprocessing, str | None]:
@@ -132,37 +169,15 @@ def _is_pickled(path: Path) -> bool:
     return start.startswith(_PICKLE_STARTS)
 
 
-def _open_torch(options: ModelOptions, device: str) -> FaceModel:
-    from faceidx.models.torch_model import load_torch_model
-
-    if options.engine == "onnx":
-        raise InputError(f"{options.path} is no .onnx file; drop --engine onnx")
-    precision = "fp32" if options.precision == "auto" else options.precision
-    content = read_content(options)
-    return load_torch_model(content, options.path, device=device, precision=precision)
-
-
 def open_onnx(options: ModelOptions) -> OnnxModel:
-    """Open an ONNX graph for inference.
+    """Open an ONNX graph with onnxruntime, on a GPU where that can use one.
 
     Raises:
         InputError: as `open_model`.
     """
     from faceidx.models.onnx_model import load_onnx_model, onnx_image_size, own_record, runs_on_gpu
 
-    if options.engine == "torch":
-        raise InputError(f"{options.path} is run by onnxruntime; drop --engine torch")
-    if options.precision not in ("auto", "fp32"):
-        raise InputError(f"{options.path} runs as it was exported; drop --precision")
-    if runs_on_gpu():
-        device = resolve_device(options.device)
-    elif options.device in ("auto", "cpu"):
-        device = "cpu"
-    else:
-        raise InputError(
-            f"--device {options.device}: the installed onnxruntime has no GPU in it; give cpu or "
-            "auto, or install onnxruntime-gpu in its place"
-        )
+    device = resolve_device(options.device) if runs_on_gpu() else "cpu"
     own = own_record(options.path)
     if own:
         _refuse_given(options)

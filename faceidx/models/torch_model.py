@@ -16,48 +16,31 @@ from faceidx.models.face_model import FaceModel
 from faceidx.models.file import ModelFile, backbone_digest
 from faceidx.models.record import Head
 from faceidx.models.registry import create_backbone
-
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+from faceidx.models.torch_runner import Runner, normalized
 
 
 @dataclass(kw_only=True)
 class TorchModel(FaceModel):
-    """A backbone, and its classifier where the file holds one, in evaluation mode on a device."""
+    """A network in evaluation mode on a device."""
 
     backbone: nn.Module
-    head: Head | None
-    head_weights: dict[str, torch.Tensor]
+    """(N, 3, H, W) to (N, D), in float32 on the CPU."""
+    runner: Runner
 
     def raw_embed(self, pictures: np.ndarray) -> np.ndarray:
-        batch = normalize_pictures(
-            torch.from_numpy(pictures).to(self.device, non_blocking=True), self.preprocessing
-        )
-        dtype = _AUTOCAST.get(self.precision)
-        kind = torch.device(self.device).type
-        with torch.inference_mode(), torch.autocast(kind, dtype, enabled=dtype is not None):
-            embeddings: np.ndarray = self.backbone(batch).float().cpu().numpy()
-        return embeddings
-
-    def classify(self, embeddings: np.ndarray) -> np.ndarray:
-        if self.head is None or "weight" not in self.head_weights:
-            return super().classify(embeddings)
-        with torch.inference_mode():
-            logits = class_logits(
-                torch.from_numpy(embeddings).to(self.device), self.head_weights, self.head
-            )
-            probabilities: np.ndarray = logits.softmax(1).cpu().numpy()
-        return probabilities
+        return self.runner(pictures)
 
 
-def load_torch_model(content: ModelFile, path: Path, *, device: str, precision: str) -> TorchModel:
-    """Load what was read from a model file for inference; `path` names the file.
+def load_torch_model(content: ModelFile, path: Path, *, device: str) -> TorchModel:
+    """Load what was read from a model file for inference in float32; `path` names the file.
 
     Raises:
         InputError: its weights do not fit its architecture.
     """
     record = content.record
     _check_head(content, str(path))
-    backbone = build_backbone(content, str(path)).to(device).to(memory_format=torch.channels_last)
+    backbone = build_backbone(content, str(path)).eval()
+    runner = Runner(backbone, record.preprocessing, device=device, precision="fp32")
     return TorchModel(
         name=path.name,
         arch=record.arch,
@@ -66,13 +49,15 @@ def load_torch_model(content: ModelFile, path: Path, *, device: str, precision: 
         weights=backbone_digest(content, str(path)),
         engine="torch",
         device=device,
-        precision=precision,
+        precision="fp32",
         template=record.template,
         class_names=record.class_names,
         training=record.training,
-        backbone=backbone.eval(),
         head=record.head,
-        head_weights={name: t.to(device) for name, t in content.head.items()},
+        head_weights=content.head,
+        best_batch=runner.best_batch,
+        backbone=backbone,
+        runner=runner,
     )
 
 
@@ -119,12 +104,9 @@ def normalize_pictures(pictures: torch.Tensor, preprocessing: Preprocessing) -> 
     Returns:
         (N, 3, H, W) float32 in channels_last layout, in the model's colour order.
     """
-    batch = pictures.permute(0, 3, 1, 2)  # NHWC seen as NCHW is channels_last already
-    if preprocessing.color == "bgr":
-        batch = batch.flip(1)
-    mean = torch.tensor(preprocessing.mean, device=batch.device).view(1, 3, 1, 1) * 255
-    std = torch.tensor(preprocessing.std, device=batch.device).view(1, 3, 1, 1) * 255
-    return (batch.to(torch.float32, memory_format=torch.channels_last) - mean) / std
+    mean = torch.tensor(preprocessing.mean, device=pictures.device)
+    std = torch.tensor(preprocessing.std, device=pictures.device)
+    return normalized(pictures, mean, std, bgr=preprocessing.color == "bgr")
 
 
 def class_logits(

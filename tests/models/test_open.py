@@ -147,7 +147,6 @@ def test_the_classifier_answers_with_probabilities(fake_model_file: Path, tmp_pa
         ("std", (1.0, 1.0, 1.0)),
         ("color", "rgb"),
         ("preset", "imagenet"),
-        ("engine", "onnx"),
     ],
 )
 def test_a_fact_that_our_file_records_itself_may_not_be_given(
@@ -217,7 +216,6 @@ def test_a_colour_that_nobody_gives_is_said_to_be_taken_for_rgb(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"engine": "torch"}, "drop --engine"),
         ({"precision": "bf16"}, "drop --precision"),
         ({"preset": "none"}, "no preset named 'none'"),
         ({"std": (0.0, 1.0, 1.0)}, "above 0"),
@@ -261,7 +259,7 @@ def test_an_onnxruntime_without_gpu_says_so_and_runs_on_the_cpu(
     path = mean_color_graph(tmp_path / "m.onnx")
     assert _open(path, preset="insightface", device="auto").device == "cpu"
     with pytest.raises(InputError, match="onnxruntime-gpu"):
-        _open(path, preset="insightface", device="cuda")
+        _open(path, preset="insightface", device="cuda", engine="onnx")
 
 
 def test_rows_become_of_unit_length_and_zeros_stay() -> None:

@@ -1,0 +1,190 @@
+"""How torch runs a network over a batch: in chunks of one size, compiled where that pays.
+
+On a CPU each core takes a chunk at a time and works on it alone. Cores that share one chunk must
+wait for each other after every layer, and a chunk of 32 pictures fills the caches many times over.
+What a picture's embedding is depends on its place in its chunk alone: not on how many cores there
+are. On a GPU a chunk is the whole batch.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from faceidx.files import cache_folder
+from faceidx.images.preprocess import Preprocessing
+from faceidx.models.folding import fold_norms
+
+logger = logging.getLogger(__name__)
+
+# Pictures that a core takes at a time (benchmarks/engines.py): as many as keep a layer's input and
+# output in the caches, and enough that calling the layers costs little.
+CHUNK = 8
+_GPU_BATCH = 256
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# A batch norm's own numbers are few and span many magnitudes: they stay in float32, which torch's
+# batch norms take along with inputs of half the precision.
+_KEPT = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+class Runner:
+    """Runs a network on a device in one precision."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        preprocessing: Preprocessing,
+        *,
+        device: str,
+        precision: str,
+        batch_size: int | None = None,
+        compiled: bool = False,
+    ) -> None:
+        """Prepare a network; `network` itself is left alone.
+
+        Args:
+            network: (N, 3, H, W) to (N, D), in float32 and evaluation mode.
+            batch_size: what batches will have; needed where a GPU is to run it compiled.
+            compiled: compile it now, which takes from seconds to minutes. Where that fails, a
+                warning says so and it runs as it is; `self.compiled` tells.
+        """
+        self._device = torch.device(device)
+        self._on_gpu = self._device.type == "cuda"
+        self._chunk = batch_size if self._on_gpu else CHUNK
+        self._size = preprocessing.image_size
+        self.best_batch = (
+            (batch_size or _GPU_BATCH) if self._on_gpu else 2 * CHUNK * torch.get_num_threads()
+        )
+        self.network = _Prepared(network, preprocessing, _DTYPES[precision]).to(self._device)
+        self._run: Any = self.network
+        self._pool = None if self._on_gpu else _one_thread_a_core()
+        self.compiled = compiled and self._compile()
+
+    def __call__(self, pictures: np.ndarray) -> np.ndarray:
+        """(N, H, W, 3) uint8 RGB to (N, D) float32."""
+        size = self._chunk or len(pictures)
+        parts = [pictures[i : i + size] for i in range(0, len(pictures), size)]
+        rows = map(self._rows, parts) if self._pool is None else self._pool.map(self._rows, parts)
+        return np.concatenate(list(rows))
+
+    def _rows(self, pictures: np.ndarray) -> np.ndarray:
+        count = len(pictures)
+        if self.compiled and self._chunk and count < self._chunk:
+            # Another size would be compiled anew.
+            padding = np.zeros((self._chunk - count, *pictures.shape[1:]), np.uint8)
+            pictures = np.concatenate([pictures, padding])
+        batch = torch.from_numpy(pictures)
+        if self._on_gpu:
+            batch = batch.pin_memory().to(self._device, non_blocking=True)
+        with torch.inference_mode():
+            rows: np.ndarray = self._run(batch)[:count].cpu().numpy()
+        return rows
+
+    def _compile(self) -> bool:
+        """Compile, and run it once; whether that went well."""
+        _keep_compiled_code()
+        options: dict[str, Any] = (
+            {"triton.cudagraphs": True} if self._on_gpu else {"freezing": True}
+        )
+        compiled = torch.compile(self.network, dynamic=False, options=options)
+        blank = np.zeros((self._chunk or _GPU_BATCH, *self._size, 3), np.uint8)
+        whole, self._run, self.compiled = self._run, compiled, True
+        try:
+            if self._pool is None:
+                self._rows(blank)
+            else:  # by a thread with the settings of those that will run it
+                self._pool.submit(self._rows, blank).result()
+        except Exception as error:  # compilers fail in any way there is
+            self._run, self.compiled = whole, False
+            reason = " ".join(str(error).split())[:120]
+            logger.warning("torch runs the model uncompiled, which is slower (%s)", reason)
+        return self.compiled
+
+
+class _Prepared(nn.Module):
+    """(N, H, W, 3) uint8 RGB to (N, D) float32: normalised on the device, norms folded."""
+
+    _mean: torch.Tensor
+    _std: torch.Tensor
+
+    def __init__(
+        self, network: nn.Module, preprocessing: Preprocessing, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.backbone = _converted(fold_norms(network), dtype)
+        self._bgr, self._dtype = preprocessing.color == "bgr", dtype
+        self.register_buffer("_mean", torch.tensor(preprocessing.mean))
+        self.register_buffer("_std", torch.tensor(preprocessing.std))
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        batch = normalized(pictures, self._mean, self._std, bgr=self._bgr).to(self._dtype)
+        embeddings: torch.Tensor = self.backbone(batch)
+        return embeddings.float()
+
+
+def _converted(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy of a network in another precision, laid out for convolutions."""
+    network = copy.deepcopy(network).to(memory_format=torch.channels_last)
+    if dtype == torch.float32:
+        return network
+    for module in network.modules():
+        if not isinstance(module, _KEPT):
+            for part in (module._parameters, module._buffers):
+                for tensor in part.values():
+                    if tensor is not None and tensor.is_floating_point():
+                        tensor.data = tensor.data.to(dtype)
+    return network
+
+
+def normalized(
+    pictures: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, *, bgr: bool
+) -> torch.Tensor:
+    """Turn pictures into a network's input.
+
+    Args:
+        pictures: (N, H, W, 3) RGB in 0..255, of any number type.
+        mean: (3,) of values in 0..1, in the network's colour order.
+        std: as `mean`.
+
+    Returns:
+        (N, 3, H, W) float32 in channels_last layout, in the network's colour order.
+    """
+    batch = pictures.permute(0, 3, 1, 2)  # NHWC seen as NCHW is channels_last already
+    if bgr:
+        batch = batch.flip(1)
+    mean, std = mean.view(1, 3, 1, 1) * 255, std.view(1, 3, 1, 1) * 255
+    return (batch.to(torch.float32, memory_format=torch.channels_last) - mean) / std
+
+
+@functools.cache
+def _one_thread_a_core() -> ThreadPoolExecutor:
+    """Threads in each of which torch works alone, as many as torch would use for one layer."""
+    count = torch.get_num_threads()
+    started = threading.Barrier(count + 1)
+
+    def start() -> None:
+        torch.set_num_threads(1)
+        started.wait()
+
+    pool = ThreadPoolExecutor(count, thread_name_prefix="faceidx-model", initializer=start)
+    for _ in range(count):
+        pool.submit(int)
+    started.wait()
+    # It holds for a thread once that has begun, and for all that begin later: put it back.
+    torch.set_num_threads(count)
+    return pool
+
+
+def _keep_compiled_code() -> None:
+    """Have torch keep what it compiles in the user's own cache folder, not in a shared one."""
+    if folder := cache_folder():
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "torch"))
