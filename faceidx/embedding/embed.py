@@ -210,6 +210,7 @@ class _Job:
             wanted,
             engine=_unless_auto(wanted.engine, before.get("engine")),
             precision=_unless_auto(wanted.precision, before.get("precision")),
+            compiled=before.get("compiled") if wanted.compiled is None else wanted.compiled,
         )
         size = pipeline.batch_size or before.get("batch_size")
         preprocessing, template = model_shape(wanted)
@@ -327,7 +328,7 @@ class _Job:
 _ITSELF = {"least": 1.0, "mean": 1.0, "pictures": 0}
 # Of what a file records, that which may differ in what is added to it: embeddings stay comparable.
 _MAY_CHANGE = {
-    *("engine", "precision", "batch_size", "arch"),
+    *("engine", "precision", "compiled", "batch_size", "arch"),
     *("detector", "detect_template", "min_face", "min_score"),
 }
 

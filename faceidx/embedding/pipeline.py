@@ -350,6 +350,7 @@ def origin_of(model: FaceModel, options: PipelineOptions) -> Origin:
             "arch": model.arch,
             "engine": model.engine,
             "precision": model.precision,
+            "compiled": model.compiled,
             "batch_size": settle_batch_size(options, model),
             "detect": "none" if options.detect == "auto" else options.detect,
             **_detection(model, options),

@@ -27,7 +27,9 @@ Operator = Callable[[Builder, Inputs, Attributes], Flow | list[Flow]]
 OPERATORS: dict[str, Operator] = {}
 
 
-def _operator(*names: str) -> Callable[[Operator], Operator]:
+def converts(*names: str) -> Callable[[Operator], Operator]:
+    """Enter a function under the names of the operators that it converts."""
+
     def register(function: Operator) -> Operator:
         OPERATORS.update(dict.fromkeys(names, function))
         return function
@@ -39,38 +41,41 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.array(array, dtype=np.float32))
 
 
-def _first(inputs: Inputs) -> Flow:
+def first(inputs: Inputs) -> Flow:
+    """The input that pictures flow through."""
     if not inputs or not isinstance(inputs[0], Flow):
         raise UnsupportedError("a layer that pictures do not flow through")
     return inputs[0]
 
 
-def _optional(inputs: Inputs, place: int) -> np.ndarray | None:
+def optional(inputs: Inputs, place: int) -> np.ndarray | None:
+    """Numbers that a node may be given, None where it is not."""
     value = inputs[place] if place < len(inputs) else None
     if isinstance(value, Flow):
         raise UnsupportedError("weights that are computed from the pictures")
     return None if value is None else value.array()
 
 
-def _needed(inputs: Inputs, place: int) -> np.ndarray:
-    found = _optional(inputs, place)
+def needed(inputs: Inputs, place: int) -> np.ndarray:
+    """Numbers that a node must be given."""
+    found = optional(inputs, place)
     if found is None:
         raise UnsupportedError("a node without its weights")
     return found
 
 
-def _axes(inputs: Inputs, attributes: Attributes) -> list[int] | None:
+def axes_of(inputs: Inputs, attributes: Attributes) -> list[int] | None:
     """Axes, which older opsets give as an attribute and newer ones as an input."""
-    given = attributes.get("axes", _optional(inputs, 1))
+    given = attributes.get("axes", optional(inputs, 1))
     return None if given is None else [int(axis) for axis in np.ravel(given)]
 
 
 # --- layers ------------------------------------------------------------------------------------
 
 
-@_operator("Conv")
+@converts("Conv")
 def _conv(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
-    x, weight, bias = _first(inputs), _needed(inputs, 1), _optional(inputs, 2)
+    x, weight, bias = first(inputs), needed(inputs, 1), optional(inputs, 2)
     if weight.ndim != 4:
         raise UnsupportedError(f"a convolution of {weight.ndim - 2} dimensions")
     groups = int(attributes.get("group", 1))
@@ -108,10 +113,10 @@ def _padded(
     return to.call(F.pad, x, sides, "constant", fill), (0, 0)
 
 
-@_operator("BatchNormalization")
+@converts("BatchNormalization")
 def _batch_norm(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
-    x = _first(inputs)
-    scale, bias, mean, variance = (_needed(inputs, place) for place in (1, 2, 3, 4))
+    x = first(inputs)
+    scale, bias, mean, variance = (needed(inputs, place) for place in (1, 2, 3, 4))
     if attributes.get("training_mode", 0) or x.rank() not in (2, 3, 4):
         raise UnsupportedError("a batch normalisation that is still training")
     kind = nn.BatchNorm2d if x.rank() == 4 else nn.BatchNorm1d
@@ -121,9 +126,9 @@ def _batch_norm(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
     return to.layer(norm, x)
 
 
-@_operator("PRelu")
+@converts("PRelu")
 def _prelu(to: Builder, inputs: Inputs, _: Attributes) -> Flow:
-    x, slope = _first(inputs), _needed(inputs, 1)
+    x, slope = first(inputs), needed(inputs, 1)
     shape = x.shapes()[0]
     # Slopes are broadcast from the last axis, torch's go by the second.
     wide = (1,) * (len(shape) - slope.ndim) + slope.shape
@@ -134,9 +139,9 @@ def _prelu(to: Builder, inputs: Inputs, _: Attributes) -> Flow:
     return to.layer(prelu, x)
 
 
-@_operator("Gemm")
+@converts("Gemm")
 def _gemm(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
-    x, weight, bias = _first(inputs), _needed(inputs, 1), _optional(inputs, 2)
+    x, weight, bias = first(inputs), needed(inputs, 1), optional(inputs, 2)
     if attributes.get("transA", 0) or weight.ndim != 2:
         raise UnsupportedError("a Gemm of a transposed input")
     if not attributes.get("transB", 0):
@@ -146,12 +151,12 @@ def _gemm(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
     return to.layer(_linear(weight * attributes.get("alpha", 1.0), bias), x)
 
 
-@_operator("MatMul")
+@converts("MatMul")
 def _matmul(to: Builder, inputs: Inputs, _: Attributes) -> Flow:
     x, other = inputs
     if isinstance(x, Flow) and isinstance(other, Known) and other.array().ndim == 2:
         return to.layer(_linear(other.array().T, None), x)
-    return to.call(torch.matmul, _argument(to, x), _argument(to, other))
+    return to.call(torch.matmul, argument(to, x), argument(to, other))
 
 
 def _linear(weight: np.ndarray, bias: np.ndarray | None) -> nn.Linear:
@@ -165,7 +170,8 @@ def _linear(weight: np.ndarray, bias: np.ndarray | None) -> nn.Linear:
 # --- element by element ------------------------------------------------------------------------
 
 
-def _argument(to: Builder, value: Value | None) -> Any:
+def argument(to: Builder, value: Value | None) -> Any:
+    """A value as an argument of `Builder.call`."""
     if value is None:
         raise UnsupportedError("a node without its input")
     return to.constant(value.array()) if isinstance(value, Known) else value
@@ -173,7 +179,7 @@ def _argument(to: Builder, value: Value | None) -> Any:
 
 def _elementwise(name: str, function: Callable[..., Any]) -> None:
     def convert(to: Builder, inputs: Inputs, _: Attributes) -> Flow:
-        return to.call(function, *(_argument(to, value) for value in inputs))
+        return to.call(function, *(argument(to, value) for value in inputs))
 
     OPERATORS[name] = convert
 
@@ -198,81 +204,81 @@ for _name, _function in _ELEMENTWISE.items():
     _elementwise(_name, _function)
 
 
-@_operator("LeakyRelu")
+@converts("LeakyRelu")
 def _leaky_relu(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
-    return to.call(F.leaky_relu, _first(inputs), float(attributes.get("alpha", 0.01)))
+    return to.call(F.leaky_relu, first(inputs), float(attributes.get("alpha", 0.01)))
 
 
-@_operator("Elu")
+@converts("Elu")
 def _elu(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
-    return to.call(F.elu, _first(inputs), float(attributes.get("alpha", 1.0)))
+    return to.call(F.elu, first(inputs), float(attributes.get("alpha", 1.0)))
 
 
-@_operator("HardSigmoid")
+@converts("HardSigmoid")
 def _hard_sigmoid(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
     steepness, middle = attributes.get("alpha", 0.2), attributes.get("beta", 0.5)
-    line = to.call(operator.add, to.call(operator.mul, _first(inputs), steepness), middle)
+    line = to.call(operator.add, to.call(operator.mul, first(inputs), steepness), middle)
     return to.call(torch.clamp, line, 0.0, 1.0)
 
 
-@_operator("Clip")
+@converts("Clip")
 def _clip(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
     bounds = []
     for place, (name, default) in enumerate((("min", -math.inf), ("max", math.inf)), 1):
-        given = _optional(inputs, place)
+        given = optional(inputs, place)
         bounds.append(float(attributes.get(name, default) if given is None else given.item()))
-    return to.call(F.hardtanh, _first(inputs), *bounds)
+    return to.call(F.hardtanh, first(inputs), *bounds)
 
 
-@_operator("Softmax")
+@converts("Softmax")
 def _softmax(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
-    x = _first(inputs)
+    x = first(inputs)
     axis = int(attributes.get("axis", -1 if attributes["opset"] >= 13 else 1)) % x.rank()
     if attributes["opset"] < 13 and axis != x.rank() - 1:
         raise UnsupportedError("a Softmax over several axes")
     return to.call(torch.softmax, x, axis)
 
 
-@_operator("Identity", "Dropout")
+@converts("Identity", "Dropout")
 def _identity(to: Builder, inputs: Inputs, _: Attributes) -> Flow:
-    return _first(inputs)
+    return first(inputs)
 
 
-@_operator("Cast")
+@converts("Cast")
 def _cast(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
     from onnx import TensorProto
 
     if attributes["to"] != TensorProto.FLOAT:
         raise UnsupportedError("a Cast of pictures to another type than float")
-    return _first(inputs)
+    return first(inputs)
 
 
 # --- over places -------------------------------------------------------------------------------
 
 
-@_operator("GlobalAveragePool")
+@converts("GlobalAveragePool")
 def _global_average_pool(to: Builder, inputs: Inputs, _: Attributes) -> Flow:
-    return to.call(torch.mean, _first(inputs), (2, 3), keepdim=True)
+    return to.call(torch.mean, first(inputs), (2, 3), keepdim=True)
 
 
-@_operator("GlobalMaxPool")
+@converts("GlobalMaxPool")
 def _global_max_pool(to: Builder, inputs: Inputs, _: Attributes) -> Flow:
-    return to.call(torch.amax, _first(inputs), (2, 3), keepdim=True)
+    return to.call(torch.amax, first(inputs), (2, 3), keepdim=True)
 
 
-@_operator("AveragePool")
+@converts("AveragePool")
 def _average_pool(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
     counted = bool(attributes.get("count_include_pad", 0))
     pads = attributes.get("pads", (0, 0, 0, 0))
     if not counted and tuple(pads[:2]) != tuple(pads[2:]):
         raise UnsupportedError("an average that leaves out uneven padding")
-    x, padding = _padded(to, _first(inputs), attributes, 0.0)
+    x, padding = _padded(to, first(inputs), attributes, 0.0)
     return to.call(F.avg_pool2d, x, *_window(attributes), padding, _ceil(attributes), counted)
 
 
-@_operator("MaxPool")
+@converts("MaxPool")
 def _max_pool(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
-    x, padding = _padded(to, _first(inputs), attributes, -math.inf)
+    x, padding = _padded(to, first(inputs), attributes, -math.inf)
     return to.call(F.max_pool2d, x, *_window(attributes), padding, 1, _ceil(attributes))
 
 
@@ -290,8 +296,8 @@ def _ceil(attributes: Attributes) -> bool:
 
 def _reduce(name: str, function: Callable[..., Any]) -> None:
     def convert(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
-        x = _first(inputs)
-        axes = _axes(inputs, attributes)
+        x = first(inputs)
+        axes = axes_of(inputs, attributes)
         if not axes:
             raise UnsupportedError(f"a {name} over everything, the batch included")
         return to.call(function, x, axes, keepdim=bool(attributes.get("keepdims", 1)))
@@ -313,126 +319,7 @@ for _name, _function in _REDUCTIONS.items():
     _reduce(_name, _function)
 
 
-@_operator("LpNormalization")
+@converts("LpNormalization")
 def _lp_normalization(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
     power, axis = float(attributes.get("p", 2)), int(attributes.get("axis", -1))
-    return to.call(F.normalize, _first(inputs), power, axis)
-
-
-# --- shapes ------------------------------------------------------------------------------------
-
-
-def _reshaped(to: Builder, x: Flow, targets: Sequence[Sequence[int]]) -> Flow:
-    """`x` in a shape of which the batch, and nothing else, differs between the batch sizes."""
-    shapes = [e.reshape(tuple(t)).shape for e, t in zip(x.examples, targets, strict=True)]
-    differing = [i for i, sides in enumerate(zip(*shapes, strict=True)) if len(set(sides)) > 1]
-    if len(differing) != 1:
-        raise UnsupportedError("a reshape that mixes pictures")
-    target = [-1 if i in differing else side for i, side in enumerate(shapes[0])]
-    return to.call(torch.reshape, x, target)
-
-
-@_operator("Flatten")
-def _flatten(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
-    x = _first(inputs)
-    axis = int(attributes.get("axis", 1))
-    return _reshaped(
-        to, x, [(math.prod(shape[:axis]), math.prod(shape[axis:])) for shape in x.shapes()]
-    )
-
-
-@_operator("Reshape")
-def _reshape(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
-    x, target = inputs
-    if not isinstance(x, Flow) or not isinstance(target, Known):
-        raise UnsupportedError("a reshape to what is computed from the pictures")
-    if attributes.get("allowzero", 0) and any(0 in array for array in target.arrays):
-        raise UnsupportedError("a reshape to nothing")
-    targets = [
-        [shape[i] if side == 0 else int(side) for i, side in enumerate(array)]
-        for shape, array in zip(x.shapes(), target.arrays, strict=True)
-    ]
-    return _reshaped(to, x, targets)
-
-
-@_operator("Transpose")
-def _transpose(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
-    x = _first(inputs)
-    return to.call(torch.permute, x, list(attributes.get("perm", range(x.rank())[::-1])))
-
-
-@_operator("Squeeze")
-def _squeeze(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
-    x = _first(inputs)
-    axes = _axes(inputs, attributes)
-    if axes is None:
-        axes = [i for i, sides in enumerate(zip(*x.shapes(), strict=True)) if set(sides) == {1}]
-    return to.call(torch.squeeze, x, axes)
-
-
-@_operator("Unsqueeze")
-def _unsqueeze(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
-    x, axes = _first(inputs), _axes(inputs, attributes) or []
-    rank = x.rank() + len(axes)
-    for axis in sorted(axis % rank for axis in axes):
-        x = to.call(torch.unsqueeze, x, axis)
-    return x
-
-
-@_operator("Concat")
-def _concat(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
-    parts = [_argument(to, value) for value in inputs]
-    return to.call(torch.cat, parts, int(attributes["axis"]))
-
-
-@_operator("Split")
-def _split(to: Builder, inputs: Inputs, attributes: Attributes) -> list[Flow]:
-    x, axis = _first(inputs), int(attributes.get("axis", 0))
-    sizes = attributes.get("split", _optional(inputs, 1))
-    if sizes is None:
-        count = attributes["outputs"]
-        size = -(-x.shapes()[0][axis] // count)
-        sizes = [min(size, x.shapes()[0][axis] - i * size) for i in range(count)]
-    ends = np.cumsum(sizes)
-    return [
-        to.call(torch.narrow, x, axis, int(end - size), int(size))
-        for end, size in zip(ends, sizes, strict=True)
-    ]
-
-
-@_operator("Slice")
-def _slice(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
-    x = _first(inputs)
-    starts, ends = (
-        np.ravel(attributes[name] if name in attributes else _needed(inputs, place))
-        for place, name in enumerate(("starts", "ends"), 1)
-    )
-    axes = attributes.get("axes", _optional(inputs, 3))
-    steps = _optional(inputs, 4)
-    if steps is not None and np.any(steps < 1):
-        raise UnsupportedError("a Slice that walks backwards")
-    cut = [slice(None)] * x.rank()
-    for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        axis = i if axes is None else int(np.ravel(axes)[i])
-        cut[axis] = slice(int(start), int(end), 1 if steps is None else int(np.ravel(steps)[i]))
-    return to.call(operator.getitem, x, tuple(cut))
-
-
-@_operator("Gather")
-def _gather(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
-    index = _needed(inputs, 1)
-    if index.ndim:
-        raise UnsupportedError("a Gather of several places")
-    return to.call(torch.select, _first(inputs), int(attributes.get("axis", 0)), int(index))
-
-
-@_operator("Pad")
-def _pad(to: Builder, inputs: Inputs, attributes: Attributes) -> Flow:
-    x = _first(inputs)
-    pads = np.ravel(attributes["pads"] if "pads" in attributes else _needed(inputs, 1))
-    value = attributes.get("value", _optional(inputs, 2))
-    if attributes.get("mode", b"constant") != b"constant" or len(pads) != 2 * x.rank():
-        raise UnsupportedError("padding with anything but a number")
-    begins, ends = pads[: x.rank()][::-1], pads[x.rank() :][::-1]
-    sides = [int(side) for pair in zip(begins, ends, strict=True) for side in pair]
-    return to.call(F.pad, x, sides, "constant", 0.0 if value is None else float(np.ravel(value)[0]))
+    return to.call(F.normalize, first(inputs), power, axis)

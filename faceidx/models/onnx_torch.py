@@ -25,7 +25,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 from faceidx.models.onnx_builder import Builder, Flow, Known, UnsupportedError, Value
-from faceidx.models.onnx_operators import OPERATORS
+from faceidx.models.onnx_shapes import OPERATORS
 
 # Batch sizes that the graph is walked with: what differs between the two is the batch.
 _TRIED = (2, 3)
