@@ -181,7 +181,7 @@ def test_an_old_opset_gives_axes_and_bounds_as_attributes() -> None:
         ([("Softmax", ["x"], {"axis": 1})], {"opset": 11}, "several axes"),
         ([("ReduceMean", ["x"], {"axes": [0]})], {}, "differ|gives|IndexError|apart"),
         ([("ReduceMean", ["x"], {})], {}, "batch included"),
-        ([("Reshape", ["x", "t"], {})], {"t": np.array([-1, 9])}, "RuntimeError"),
+        ([("Reshape", ["x", "t"], {})], {"t": np.array([-1, 9])}, "torch gives"),
         ([("Reshape", ["x", "t"], {})], {"t": np.array([2, -1])}, "torch gives"),
         ([("Reshape", ["x", "t"], {})], {"t": np.array([144])}, "RuntimeError"),
         ([("Conv", ["x", "x"], {})], {}, "computed from the pictures"),
