@@ -169,6 +169,7 @@ def test_the_origin_says_all_that_was_done_to_a_picture(fake_model: FakeModel) -
         "arch": "fake",
         "engine": "torch",
         "precision": "fp32",
+        "compiled": False,
         "batch_size": 32,
         "detect": "none",
     }
