@@ -14,10 +14,12 @@ The gallery's people are searched against one person fewer than a stranger is; f
 about in proportion to the people, so the target is first multiplied by (N - 1) / N.
 
 With fewer than about 1 / target people no score can be shown to be high enough. The threshold is
-then extrapolated along an exponential tail through the highest 30 % of the people's scores (the
-tail of index 0 of the generalised Pareto distribution; Pickands, Annals of Statistics 3, 1975). Its
-scale is uncertain too, so that the predictive distribution is used: with m people of mean excess y
-above the start of the tail, a stranger who lies in it exceeds x with chance (1 + x / (m y)) ** -m.
+then extrapolated through the highest 30 % of the people's scores. The chance of a stranger within a
+small distance falls as a power of it, the local dimension (Levina and Bickel, "Maximum likelihood
+estimation of intrinsic dimension", NIPS 2004); 1 - cosine is half the squared distance, so that
+x = -log(1 - score) has an exponential tail. Its scale is uncertain too, and the predictive
+distribution is used: with m people of mean excess y above the start of the tail, a stranger who
+lies in it exceeds x with chance (1 + x / (m y)) ** -m.
 
 docs/galleries.md has what this gives on real faces.
 """
@@ -38,7 +40,8 @@ _TAIL = 0.3
 # Two people who are alike find each other: one likeness is an error of both.
 _BOTH = 2.0
 _DRAWS = 20_000
-_HIGHEST = 1.0  # no cosine lies above
+_NEAREST = 1e-7  # of a cosine to 1, as far as float32 tells
+_LONGEST = 100.0  # of exponents that are still told apart
 _SLACK = 1e-9  # of sums of weights such as 1/3
 
 
@@ -74,7 +77,7 @@ def open_set_threshold(scores: np.ndarray, people: np.ndarray, fpir: float) -> O
         rate = (searched.weight_at(value) + 1) / (number + 1)
         return OpenSetThreshold(value, COUNTED, _of_all(rate, number), searched.interval(value))
     tail = _Tail(searched)
-    value = min(max(least, _float32(tail.threshold(target))), max(least, _HIGHEST))
+    value = max(least, _float32(tail.threshold(target)))
     return OpenSetThreshold(
         value, EXTRAPOLATED, _of_all(tail.rate(value), number), tail.interval(value)
     )
@@ -113,16 +116,16 @@ class _Searches:
 
 
 class _Tail:
-    """The exponential tail through the highest scores."""
+    """The exponential tail of -log(1 - score) through the highest scores."""
 
     def __init__(self, searched: _Searches) -> None:
         self._number = searched.number
         wanted = max(_TAIL * searched.number, 1.0) + _SLACK
         inside = int(np.searchsorted(searched.weight, wanted, side="right"))
         inside = min(max(inside, 1), len(searched.falling) - 1)
-        self._start = float(searched.falling[inside])
+        self._start = float(_depth(searched.falling[inside]))
         self._people = float(searched.weight[inside - 1])
-        excess = searched.falling[:inside].astype(np.float64) - self._start
+        excess = _depth(searched.falling[:inside]) - self._start
         self._sum = float(np.dot(searched.weights[:inside], excess))
         """m y: the excess of all people of the tail together."""
         self._share = (self._people + 1) / (self._number + 1)
@@ -130,19 +133,17 @@ class _Tail:
     def threshold(self, target: float) -> float:
         """The score that the share `target` of strangers is expected to reach."""
         if self._share <= target:
-            return self._start
-        try:
-            return self._start + self._sum * math.expm1(
-                math.log(self._share / target) / self._people
-            )
-        except OverflowError:
-            return math.inf
+            return -math.expm1(-self._start)
+        power = math.log(self._share / target) / self._people
+        excess = self._sum * math.expm1(min(power, _LONGEST))
+        return -math.expm1(-self._start - excess)
 
     def rate(self, value: float) -> float:
         """The expected share of strangers at or above a score of the tail."""
+        excess = max(0.0, float(_depth(value)) - self._start)
         if self._sum <= 0:
-            return self._share if value <= self._start else 0.0
-        return self._share * (1 + max(0.0, value - self._start) / self._sum) ** -self._people
+            return 0.0 if excess else self._share
+        return self._share * float((1 + excess / self._sum) ** -self._people)
 
     def interval(self, value: float) -> Interval:
         """95 % of the share, from the distributions of the tail's weight and of its scale.
@@ -155,8 +156,13 @@ class _Tail:
         scale = self._sum / _BOTH / chance.gamma(evidence, size=_DRAWS)
         share = chance.beta(evidence, others, size=_DRAWS)
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-            rates = share * np.exp(-max(0.0, value - self._start) / scale)
+            rates = share * np.exp(-max(0.0, float(_depth(value)) - self._start) / scale)
         return Interval(0.0, _of_all(float(np.quantile(np.nan_to_num(rates), 0.975)), self._number))
+
+
+def _depth(scores: np.ndarray | float) -> np.ndarray:
+    """-log(1 - score), float64."""
+    return -np.log(np.maximum(1 - np.asarray(scores, dtype=np.float64), _NEAREST))
 
 
 def _of_all(rate: float, number: int) -> float:

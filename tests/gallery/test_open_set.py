@@ -74,7 +74,7 @@ def test_a_person_with_many_pictures_counts_as_one() -> None:
 def test_an_extrapolated_threshold_lies_above_the_scores_and_no_higher_than_a_cosine() -> None:
     scores, owner = _searches(np.random.default_rng(0), 8)
     previous = float(scores.max())
-    for fpir in (0.01, 1e-4, 1e-9):
+    for fpir in (0.01, 1e-4, 1e-12):
         chosen = open_set_threshold(scores, owner, fpir)
         assert chosen.method == EXTRAPOLATED
         assert previous <= chosen.value <= 1
