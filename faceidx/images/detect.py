@@ -107,6 +107,9 @@ def open_detector(path: Path) -> Detector:
 
 def merge(parts: list[Detections]) -> Detections:
     """Put detections together, keeping the surest of those that are of one face."""
+    parts = [part for part in parts if len(part.scores)]
+    if not parts:
+        return NO_DETECTIONS
     boxes, landmarks, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
     together = Detections(boxes, landmarks, scores)
     usable = np.isfinite(boxes).all(axis=1) & np.isfinite(landmarks).all(axis=(1, 2))
@@ -136,8 +139,12 @@ def _decoded(
 ) -> Detections:
     """The faces that the cells of one stride stand for (OpenCV's face_detect.cpp, postProcess)."""
     classes, objects = (outputs[f"{kind}_{stride}"].reshape(-1) for kind in ("cls", "obj"))
-    scores = np.sqrt(classes.clip(0, 1) * objects.clip(0, 1))
-    cells = np.flatnonzero(scores >= min_score)
+    # The root of the product is a score; nearly all cells are left out before anything is computed.
+    cells = np.flatnonzero(np.minimum(classes, objects) >= min_score**2)
+    scores = np.sqrt(classes[cells].clip(0, 1) * objects[cells].clip(0, 1))
+    cells, scores = cells[scores >= min_score], scores[scores >= min_score]
+    if not len(cells):
+        return NO_DETECTIONS
     row, column = np.divmod(cells, columns // stride)
     corners = np.stack([column, row], axis=1).astype(np.float32)
     box = outputs[f"bbox_{stride}"].reshape(-1, 4)[cells]
@@ -147,7 +154,7 @@ def _decoded(
     return Detections(
         np.concatenate([middles - sides / 2, sides], axis=1),
         (corners[:, None] + points) * stride,
-        scores[cells],
+        scores,
     )
 
 

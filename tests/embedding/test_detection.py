@@ -112,6 +112,27 @@ def test_of_its_own_accord_faces_are_found_in_photos_of_an_aligned_model_only(
     assert (len(without.paths), without.far) == (4, 3)
 
 
+def test_degenerate_landmarks_are_a_listed_failure(
+    photos: Path, fake_model: FakeModel, tmp_path: Path
+) -> None:
+    write_toy_detector(tmp_path / "line.onnx", on_a_line=True)
+    options = PipelineOptions(
+        detect="largest", detector=open_detector(tmp_path / "line.onnx"), workers=1
+    )
+    found = embed_pictures(open_source(photos).pictures, fake_model, options)
+    assert found.paths == []
+    assert dict(found.left.failed)["anna/one.png"] == "degenerate landmarks: all on a line"
+
+
+def test_a_photo_larger_than_the_limit_is_a_listed_failure(
+    photos: Path, fake_model: FakeModel, detector: Detector
+) -> None:
+    options = PipelineOptions(detect="largest", detector=detector, workers=1, max_pixels=1000)
+    found = embed_pictures(open_source(photos).pictures, fake_model, options)
+    reason = dict(found.left.failed)["anna/one.png"]
+    assert reason == "oversized: 160 x 120 pixels, more than 1000 in all"
+
+
 def test_detection_without_a_detector_is_refused(fake_model: FakeModel) -> None:
     with pytest.raises(InputError, match="--detect all needs a detector: give --detector FILE"):
         embed_pictures([], fake_model, PipelineOptions(detect="all"))

@@ -103,16 +103,20 @@ def as_jpeg(photo: np.ndarray, *, orientation: int = 1) -> bytes:
     return file.getvalue()
 
 
-def write_toy_detector(path: Path) -> None:
+def write_toy_detector(path: Path, *, on_a_line: bool = False) -> None:
     """An ONNX file with YuNet's outputs that takes each cell of 8 x 8 pixels of `MARK` for a face.
 
     The face is a square of 20 pixels about the middle of the cell, whatever the scale.
+
+    Args:
+        on_a_line: its landmarks are degenerate.
     """
     sums = np.zeros((1, 3, 1, 1), np.float32)
     sums[0, :, 0, 0] = np.array([-1, -1, 1]) / 255  # of BGR
     values = {"sums": sums, "none": np.float32(0.0), "one": np.float32(1.0)}
     nodes = [helper.make_node("Conv", ["input", "sums"], ["red"])]
     outputs = []
+    points = np.arange(10, dtype=np.float32) / 8 if on_a_line else _TOY_POINTS
     for stride in (8, 16, 32):
         cells = f"cells_{stride}"
         nodes.append(
@@ -135,7 +139,7 @@ def write_toy_detector(path: Path) -> None:
                     helper.make_node("Reshape", [f"score_{stride}", f"shape_{name}"], [name])
                 )
                 continue
-            values[f"what_{name}"] = _TOY_BOX if kind == "bbox" else _TOY_POINTS
+            values[f"what_{name}"] = _TOY_BOX if kind == "bbox" else points
             nodes += [
                 helper.make_node("Mul", [cells, "none"], [f"zero_{name}"]),
                 helper.make_node("Reshape", [f"zero_{name}", "column"], [f"rows_{name}"]),
