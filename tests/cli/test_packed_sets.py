@@ -108,7 +108,8 @@ def test_embed_takes_a_set_and_its_file_gives_the_same_figures(
     run_cli: RunCli, verify: RunCli, fake_model_file: Path, damaged: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "set.h5"
-    words = ("embed", damaged, "--model", fake_model_file, "--device", "cpu", "--out", out)
+    model = ("--model", fake_model_file, "--device", "cpu", "--engine", "torch")
+    words = ("embed", damaged, *model, "--precision", "fp32", "--out", out)
     result = run_cli.json(*words, "--strict", code=3)
     assert (result["images"], result["embedded"], result["failed"]) == (12, 10, 2)
     with EmbeddingFile(out) as file:
