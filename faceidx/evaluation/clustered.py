@@ -23,7 +23,7 @@ def interval_by_people(errors: np.ndarray, trials: np.ndarray, *, shared: float 
         trials: (P,) of each person, 1 or more.
         shared: how many people one error tends to show up in: they are no independent evidence.
     """
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     people, total = len(trials), float(trials.sum())
     rate = float(errors.sum()) / total
@@ -33,6 +33,6 @@ def interval_by_people(errors: np.ndarray, trials: np.ndarray, *, shared: float 
     effective = float(people) if variance <= 0 else min(total, rate * (1 - rate) / variance)
     effective = max(effective / shared, 1.0)
     wrong, right = rate * effective, (1 - rate) * effective
-    low = float(beta.ppf(_LOW, wrong, right + 1)) if wrong > 0 else 0.0
-    high = float(beta.ppf(_HIGH, wrong + 1, right)) if right > 0 else 1.0
+    low = float(betaincinv(wrong, right + 1, _LOW)) if wrong > 0 else 0.0
+    high = float(betaincinv(wrong + 1, right, _HIGH)) if right > 0 else 1.0
     return Interval(low, high)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import matplotlib as mpl
@@ -51,11 +52,11 @@ def cmc_plot(cmc: list[Rate]) -> Figure:
     ranks = range(1, len(cmc) + 1)
     values = [rate.value or 0.0 for rate in cmc]
     bounds = [rate.interval or (value, value) for rate, value in zip(cmc, values, strict=True)]
-    axes.fill_between(
-        ranks, [b[0] for b in bounds], [b[1] for b in bounds], color=COLOURS[0], alpha=0.15
-    )
+    # What holds at least at one rank holds at the next one too.
+    low = list(itertools.accumulate((bound[0] for bound in bounds), max))
+    axes.fill_between(ranks, low, [bound[1] for bound in bounds], color=COLOURS[0], alpha=0.15)
     axes.plot(ranks, values, color=COLOURS[0], linewidth=2, marker="o", markersize=4)
-    axes.set_ylim(max(0.0, min(b[0] for b in bounds) - 0.02), 1.005)
+    axes.set_ylim(max(0.0, low[0] - 0.02), 1.005)
     axes.set_xlim(0.5, max(len(cmc), 5) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))

@@ -157,7 +157,9 @@ class _Tail:
         share = chance.beta(evidence, others, size=_DRAWS)
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             rates = share * np.exp(-max(0.0, float(_depth(value)) - self._start) / scale)
-        return Interval(0.0, _of_all(float(np.quantile(np.nan_to_num(rates), 0.975)), self._number))
+        high = float(np.quantile(np.nan_to_num(rates), 0.975))
+        # Of two people the mean may lie beyond: it is made by few, far draws.
+        return Interval(0.0, _of_all(max(high, self.rate(value)), self._number))
 
 
 def _depth(scores: np.ndarray | float) -> np.ndarray:
