@@ -38,7 +38,7 @@ LEAST_COSINE = 0.999
 # float32 must not cost a small job more than it gains.
 _SHARE, _FEWEST, _MOST = 16, 4, 64
 # Below so many pictures measuring takes longer than it can save.
-_WORTH_MEASURING = 500
+_WORTH_MEASURING = 5000
 _MEASURED_SECONDS = 1.0
 # What compiling takes and gains for an iresnet50 on two cores (benchmarks/results.md), to tell
 # whether it is worth trying where it was not measured yet.

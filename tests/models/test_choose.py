@@ -29,6 +29,7 @@ class _Machine:
         self.broken: set[str] = set()
         self.measured: list[str] = []
         self._way: dict[int, str] = {}
+        monkeypatch.setattr(choose, "_WORTH_MEASURING", 500)
         monkeypatch.setattr(choose, "open_exact", lambda _: FakeModel())
         monkeypatch.setattr(choose, "build", self._build)
         monkeypatch.setattr(choose, "fast_precisions", lambda _: ["bf16"])
