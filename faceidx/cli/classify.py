@@ -43,12 +43,12 @@ A threshold for a gallery: faceidx index calibrate gallery --fpir 0.01"""
     "--fusion",
     type=click.Choice(["best", "mean", "vote"]),
     help="A person's score: best picture, mean template, or the vote of the nearest pictures.  "
-    "[default: as calibrated, else best]",
+    "[default: that of the calibrated threshold, else best]",
 )
 @click.option(
     "--neighbours",
     type=click.IntRange(1),
-    help="With --fusion vote: nearest pictures that vote.  [default: as calibrated, else 5]",
+    help="With --fusion vote: nearest pictures that vote.  [default: as for --fusion, else 5]",
 )
 @click.option("--root", type=FILE, help="For a list: the folder that its paths are relative to.")
 @click.option(

@@ -42,7 +42,7 @@ def decision_of(
 
     Args:
         given: a number, or the name of a threshold file that `verify-pairs` wrote.
-        fusion: None takes the one that the gallery was calibrated with, else the best picture.
+        fusion: None takes the one that a calibrated threshold is for, else the best picture.
 
     Raises:
         InputError: there is no threshold, it is no number and no threshold file, it was made with
@@ -50,8 +50,10 @@ def decision_of(
     """
     calibrated = gallery.manifest.threshold
     if given is not None:
-        usual = (calibrated.fusion, calibrated.neighbours) if calibrated else ("best", NEIGHBOURS)
         value, source, warning = _given(gallery, given)
+        usual = ("best", NEIGHBOURS)
+        if calibrated is not None and calibrated.value == value:
+            usual = (calibrated.fusion, calibrated.neighbours)
         if warning:
             _log.warning("%s", warning)
         return Decision(value, fusion or usual[0], neighbours or usual[1], source, warning)
