@@ -24,8 +24,8 @@ import h5py
 import numpy as np
 
 PICTURES = 5
-SPREAD = 1.1
-THRESHOLD = 0.35
+SPREAD = 2.2
+THRESHOLD = 0.2
 FINGERPRINT = "d" * 64
 
 

@@ -24,7 +24,7 @@ from faceidx.evaluation.clustered import interval_by_people
 from faceidx.evaluation.intervals import Interval
 from faceidx.evaluation.roc import OperatingPoint, Roc, roc_curve, tar_at_far
 
-CMC_RANKS = 20
+CMC_RANKS = 10
 FPIR_TARGETS = (0.001, 0.003, 0.01, 0.03, 0.1)
 
 

@@ -86,9 +86,10 @@ def nearest_identities(
     wanted = min(k_people, len(gallery.people))
     found: list[list[Candidate]] = [[] for _ in vectors]
     open_queries = np.arange(len(vectors))
-    # Twice what an even spread of pictures over people needs.
+    # The nearest person takes up as many places as they have pictures, others few: who needs more
+    # is searched again.
     spread = -(-gallery.count // len(gallery.people))
-    width = min(gallery.count, _MAX_NEIGHBOURS, 2 * wanted * spread)
+    width = min(gallery.count, _MAX_NEIGHBOURS, 2 * wanted + spread)
     while len(open_queries) and width <= _MAX_NEIGHBOURS:
         for block in _blocks(len(open_queries), width + 1):
             queries = open_queries[block]

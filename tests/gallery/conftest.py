@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from faceidx.embedding.embed import EmbedOptions, embed
 from faceidx.embedding.store import Origin, write_embeddings
 from faceidx.gallery.build import BuildOptions, build
+from faceidx.models.open import ModelOptions
 
 FINGERPRINT = "f" * 64
 DIM = 16
@@ -62,3 +64,13 @@ def gallery_path(tmp_path: Path, write_faces: WriteFaces) -> Path:
     file = write_faces("people.h5", clustered(12, 5), names)
     build(BuildOptions(files=[file], out=tmp_path / "gallery"))
     return tmp_path / "gallery"
+
+
+@pytest.fixture(scope="session")
+def lfw_dev(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Embeddings of 785 real faces of 443 people."""
+    out = tmp_path_factory.mktemp("lfw") / "dev.h5"
+    weights = shared_data / "weights" / "mobilefacenet_foamliu.onnx"
+    model = ModelOptions(path=weights, preset="imagenet", device="cpu")
+    embed(EmbedOptions(images=shared_data / "lfw-dev", out=out, model=model))
+    return out

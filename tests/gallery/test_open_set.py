@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from faceidx.embedding.store import EmbeddingFile
 from faceidx.gallery.open_set import COUNTED, EXTRAPOLATED, open_set_threshold
 
 
@@ -61,6 +64,24 @@ def test_strangers_are_let_in_at_the_rate_asked_for_or_less(people: int, fpir: f
         covered.append(chosen.interval.low <= rate <= chosen.interval.high)
     assert 0.2 * fpir < np.mean(got) < 1.1 * fpir
     assert np.mean(covered) >= 0.85
+
+
+@pytest.mark.parametrize("fpir", [0.05, 0.1])
+def test_strangers_of_lfw_are_let_in_at_the_rate_asked_for(lfw_dev: Path, fpir: float) -> None:
+    with EmbeddingFile(lfw_dev) as file:
+        vectors = file.vectors()
+        people = np.unique(file.identities(), return_inverse=True)[1]
+    every = vectors @ vectors.T
+    got = []
+    for seed in range(20):
+        enrolled = np.isin(people, np.random.default_rng(seed).permutation(443)[:220])
+        inside = every[np.ix_(enrolled, enrolled)]
+        owner = people[enrolled]
+        inside[owner[:, None] == owner] = -1
+        chosen = open_set_threshold(inside.max(axis=1), owner, fpir)
+        strangers = every[np.ix_(~enrolled, enrolled)].max(axis=1)
+        got.append((strangers >= chosen.value).mean())
+    assert 0.7 * fpir < np.mean(got) < 1.15 * fpir
 
 
 def test_a_person_with_many_pictures_counts_as_one() -> None:
