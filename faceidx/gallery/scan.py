@@ -18,6 +18,7 @@ the maximum of each group of neighbouring rows is compared with the bound.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -27,9 +28,9 @@ import numpy as np
 from faceidx.gallery.rank import best_of_pairs, exact_scores, rank_all
 from faceidx.gallery.vectors import Vectors
 
-# A block's scores for so many queries are 16 MiB, which a last-level cache holds.
+# A block's scores for so many queries are 21 MiB, which a last-level cache holds.
 _BLOCK_ROWS = 16384
-_QUERIES = 256
+_QUERIES = 336
 _GROUP = 16
 # Queries with more candidates than this many times k (equal vectors by the thousand) are ranked
 # in full instead.
@@ -107,11 +108,15 @@ class Scan:
         """Fill in scores and rows; return the queries that have too many candidates for it."""
         parts = [slice(n, n + _QUERIES) for n in range(0, len(queries), _QUERIES)]
         passes = [_FirstPass(self._vectors, queries[part], k) for part in parts]
-        for block in self._blocks():
-            for one in passes:
-                one.take(block)
-        for part, one in zip(parts, passes, strict=True):
-            scores[part], rows[part] = one.best()
+        # NumPy runs on one core, torch's products on all of them.
+        with ThreadPoolExecutor(_threads()) as pool:
+            for block in self._blocks():
+                for one in passes:
+                    one.take(block)
+                for _ in pool.map(_FirstPass.keep_up, passes):
+                    pass
+            for part, best in zip(parts, pool.map(_FirstPass.best, passes), strict=True):
+                scores[part], rows[part] = best
         return np.flatnonzero(np.concatenate([one.crowded for one in passes]))
 
     def _blocks(self) -> Iterator[_Block]:
@@ -163,6 +168,7 @@ class _FirstPass:
         highest = grouped.amax(1)
         if not self._seen:
             self._floor = self._first_floor(grouped, highest)
+            self._ranked = block.count
         scale = self._rounded.scale * block.scale
         error = self._error(block)
         wanted = self._wanted(error, scale, scores.dtype)
@@ -174,7 +180,10 @@ class _FirstPass:
         columns = (query, row, cells[pair, within] / scale[query], error[query])
         self._found.append(_Found(*(column.numpy() for column in columns)))
         self._seen += block.count
-        if self._seen >= 2 * self._ranked:  # the bound rises fast at first
+
+    def keep_up(self) -> None:
+        """Raise the floor where it is worth it: it rises fast at first."""
+        if self._seen >= 2 * self._ranked:
             self._raise_floor()
 
     def best(self) -> tuple[np.ndarray, np.ndarray]:
@@ -242,6 +251,12 @@ def _has_int8() -> bool:
     import torch
 
     return torch.cpu._is_vnni_supported()
+
+
+def _threads() -> int:
+    import torch
+
+    return int(torch.get_num_threads())
 
 
 def _multiply(rows: Any, queries: Any) -> Any:
