@@ -53,6 +53,8 @@ from faceidx.gallery.vectors import Vectors
 DATA, MANIFEST = "gallery.h5", "manifest.json"
 FILES = (INDEX, DATA, MANIFEST, inverted.LISTS_DATA)
 """What may lie in a gallery's folder."""
+# Numbers up to which FAISS's own exact search is faster than ours.
+_FAISS_NUMBERS = 1 << 23
 # How often a reader starts again because the folder was exchanged while it was opening the files.
 _ATTEMPTS = 100
 
@@ -152,10 +154,11 @@ class Gallery:
 
     @cached_property
     def device_index(self) -> Any:
-        """The FAISS index on the device that was asked for; None for exact search on a CPU."""
+        """The FAISS index on the device that was asked for; None where `scan` is faster."""
         from faceidx.gallery.device import on_cpu, to_device
 
-        if self.manifest.kind == FLAT and on_cpu(self._device):
+        exact = self.manifest.kind == FLAT and on_cpu(self._device)
+        if exact and self.count * self.dim > _FAISS_NUMBERS:
             return None
         return to_device(self.index, self._device)
 

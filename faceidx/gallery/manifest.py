@@ -66,7 +66,8 @@ class Recall:
     neighbours: float
     """With the very same nearest picture."""
     identities: float | None
-    """With the same person; null where no picture has an identity."""
+    """With the same person, of those that exact search answers with their own; null where it
+    answers none so."""
     queries: int
 
 

@@ -137,7 +137,8 @@ def _search_block(gallery: Gallery, vectors: np.ndarray, k: int) -> tuple[np.nda
     scores, rows = (np.take_along_axis(a, order, axis=1) for a in (scores, rows))
     if width > k:
         shared = np.flatnonzero(scores[:, k - 1] == scores[:, k])
-        scores[shared, :k], rows[shared, :k] = gallery.scan.search(vectors[shared], k)
+        if len(shared):
+            scores[shared, :k], rows[shared, :k] = gallery.scan.search(vectors[shared], k)
     return scores[:, :k], rows[:, :k]
 
 

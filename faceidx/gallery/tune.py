@@ -43,6 +43,8 @@ class Truth:
     """(T,) cosine with the nearest other row."""
     person: np.ndarray
     """(T,) number of the person on that row; -1 where it has no identity."""
+    known: np.ndarray
+    """(T,) whether that is the person of the row searched for."""
     seconds: float | None
     """What exact search took for `timed` of them; None where nobody asked."""
 
@@ -87,11 +89,13 @@ def truth(
     usable = answers.any(1)
     first = answers.argmax(1)
     picked = np.flatnonzero(usable), first[usable]
+    person = codes[found[picked]]
     return Truth(
         rows=held_out[usable],
         vectors=queries[usable],
         score=scores[picked],
-        person=codes[found[picked]],
+        person=person,
+        known=(person >= 0) & (person == codes[held_out[usable]]),
         seconds=seconds,
     )
 
@@ -200,18 +204,18 @@ class _Found:
         """The recall of the worse half."""
         neighbour, person = self._right(candidates)
         right, counted = neighbour, np.ones(len(neighbour), dtype=bool)
-        if recall_of == IDENTITIES and (self._expected.person >= 0).any():
-            right, counted = person, self._expected.person >= 0
+        if recall_of == IDENTITIES and self._expected.known.any():
+            right, counted = person, self._expected.known
         halves = (right[counted][half::2] for half in (0, 1))
         return min(float(half.mean()) for half in halves if len(half))
 
     def recall(self, candidates: int) -> Recall:
         """Both recalls over all held-out rows."""
         neighbour, person = self._right(candidates)
-        named = self._expected.person >= 0
+        known = self._expected.known
         return Recall(
             neighbours=float(neighbour.mean()),
-            identities=float(person[named].mean()) if named.any() else None,
+            identities=float(person[known].mean()) if known.any() else None,
             queries=len(neighbour),
         )
 
