@@ -70,7 +70,9 @@ def compare(name: str, folder: Path, temporary: Path, runs: int) -> None:
     preset = PRESETS[options.preset or "insightface"]
     session = onnxruntime.InferenceSession(str(options.path), providers=["CPUExecutionProvider"])
     model = choose_model(options, pictures[:64], images=len(paths) * 100, batch_size=BATCH)
-    settled = replace(options, engine=model.engine, precision=model.precision)
+    settled = replace(
+        options, engine=model.engine, precision=model.precision, compiled=model.compiled
+    )
     result = {}
     out = temporary / "out.h5"
 

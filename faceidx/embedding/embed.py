@@ -292,7 +292,12 @@ class _Job:
         missing = self._missing(todo)
         devices = _devices(model, self._options.model)
         if len(devices) > 1:
-            settled = replace(self._options.model, engine=model.engine, precision=model.precision)
+            settled = replace(
+                self._options.model,
+                engine=model.engine,
+                precision=model.precision,
+                compiled=model.compiled,
+            )
             job = Job(model=settled, pipeline=pipeline, origin=origin, dtype=self._options.dtype)
             make_on(devices, missing, job, total=len(todo), waiting=waiting, progress=report)
         else:
