@@ -91,7 +91,7 @@ def test_an_empty_list_is_refused(tmp_path: Path, content: str) -> None:
     assert "holds no pairs" in _refusal(_write(tmp_path / "p.txt", content))
 
 
-@pytest.mark.parametrize("content", [b"\x00\x01\x02", "a b 1\n".encode("utf-16")])
+@pytest.mark.parametrize("content", [b"\x00\x01\x02", "a b 1\n".encode("utf-16-le")])
 def test_a_binary_file_is_refused(tmp_path: Path, content: bytes) -> None:
     assert "NUL" in _refusal(_write(tmp_path / "p.txt", content))
 
