@@ -18,19 +18,16 @@ class Approximate:
     """Takes candidates from an index, and ranks them by the vectors themselves.
 
     Args:
-        parameters: values of FAISS's search parameters, by name.
         candidates: taken from the index beyond twice the neighbours asked for: what the index
             ranks in the wrong order is put right among so many.
+        widest: more the index cannot give at once.
     """
 
-    def __init__(
-        self, index: Any, vectors: Vectors, parameters: Mapping[str, int], candidates: int
-    ) -> None:
+    def __init__(self, index: Any, vectors: Vectors, candidates: int, *, widest: int) -> None:
         self._index = index
         self._vectors = vectors
         self._candidates = candidates
-        for name, value in parameters.items():
-            set_parameter(index, name, value)
+        self._widest = min(vectors.count, widest)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k best rows that the index knows of.
@@ -39,13 +36,19 @@ class Approximate:
             scores (Q, k) float32, exact, and rows (Q, k) int64; among equal scores the lower row
             comes first. -inf and -1 where the index shows fewer than k.
         """
-        width = min(self._vectors.count, 2 * k + self._candidates)
+        width = min(self._widest, 2 * k + self._candidates)
         _, found = self._index.search(queries, width)
         # Row numbers come from a file: none outside the gallery is believed.
         query, place = np.nonzero((found >= 0) & (found < self._vectors.count))
         row = found[query, place]
         score = exact_scores(self._vectors, queries, query, row)
         return best_of_pairs(query, row, score, len(queries), k)
+
+
+def set_parameters(index: Any, parameters: Mapping[str, int]) -> None:
+    """Set FAISS's search parameters, by name."""
+    for name, value in parameters.items():
+        set_parameter(index, name, value)
 
 
 def set_parameter(index: Any, name: str, value: int) -> bool:

@@ -27,7 +27,7 @@ import numpy as np
 from faceidx.embedding.store import open_hdf5, reading, require_same_fingerprint
 from faceidx.errors import InputError, JobError
 from faceidx.gallery import inverted
-from faceidx.gallery.approximate import Approximate
+from faceidx.gallery.approximate import Approximate, set_parameters
 from faceidx.gallery.data import (
     Refused,
     data_offset,
@@ -36,6 +36,7 @@ from faceidx.gallery.data import (
     read_refused,
     read_texts,
 )
+from faceidx.gallery.device import MAX_GPU_K, on_cpu, to_device
 from faceidx.gallery.flat import VECTORS_OFFSET, require_flat
 from faceidx.gallery.indexes import FLAT, INDEX
 from faceidx.gallery.manifest import (
@@ -146,17 +147,18 @@ class Gallery:
         # The descriptors that the checks were made on: a name may mean a newer generation by now.
         names = {name: f"/dev/fd/{file.fileno()}" for name, file in self._files.items()}
         self._files[INDEX].seek(0)
-        if inverted.LISTS_DATA not in names:
-            return faiss.read_index(names[INDEX])
-        index = faiss.read_index(names[INDEX], faiss.IO_FLAG_SKIP_IVF_DATA)
-        inverted.map_lists(index, names[inverted.LISTS_DATA])
+        if inverted.LISTS_DATA in names:
+            index = faiss.read_index(names[INDEX], faiss.IO_FLAG_SKIP_IVF_DATA)
+            inverted.map_lists(index, names[inverted.LISTS_DATA])
+        else:
+            index = faiss.read_index(names[INDEX])
+        if self.manifest.tuning:
+            set_parameters(index, self.manifest.tuning.parameters)
         return index
 
     @cached_property
     def device_index(self) -> Any:
         """The FAISS index on the device that was asked for; None where `scan` is faster."""
-        from faceidx.gallery.device import on_cpu, to_device
-
         exact = self.manifest.kind == FLAT and on_cpu(self._device)
         if exact and self.count * self.dim > _FAISS_NUMBERS:
             return None
@@ -173,7 +175,9 @@ class Gallery:
         tuning = self.manifest.tuning
         if tuning is None:
             return None
-        return Approximate(self.device_index, self.rows, tuning.parameters, tuning.candidates)
+        index = self.device_index
+        widest = self.count if index is self.index else MAX_GPU_K
+        return Approximate(index, self.rows, tuning.candidates, widest=widest)
 
 
 def load_gallery(path: Path, *, device: str = "cpu", hashes: bool = False) -> Gallery:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from faceidx.gallery.approximate import PARAMETERS, Approximate, set_parameter
+from faceidx.gallery.approximate import PARAMETERS, Approximate, set_parameter, set_parameters
 from faceidx.gallery.manifest import Recall, Tuning
 from faceidx.gallery.rank import exact_scores
 from faceidx.gallery.scan import Scan
@@ -134,8 +134,7 @@ def tune(
     best: tuple[float, dict[str, int], int, _Found] | None = None
     reached = False
     for parameters in _ladder(index):
-        for name, value in parameters.items():
-            set_parameter(index, name, value)
+        set_parameters(index, parameters)
         found = _Found(index, vectors, codes, expected)
         for candidates in _CANDIDATES:
             recall = found.least_recall(candidates, recall_of)
@@ -150,7 +149,8 @@ def tune(
     if reached:
         best = recall, parameters, candidates, found
     _, parameters, candidates, found = best
-    search = Approximate(index, vectors, parameters, candidates)
+    set_parameters(index, parameters)
+    search = Approximate(index, vectors, candidates, widest=vectors.count)
     queries = expected.vectors[: expected.timed]
     search.search(queries, 1)
     started = time.perf_counter()

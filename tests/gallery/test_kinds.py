@@ -234,7 +234,7 @@ def test_row_numbers_outside_the_gallery_are_not_believed(gallery_path: Path) ->
             return None, rows
 
     with load_gallery(gallery_path) as gallery:
-        search_in = Approximate(Hostile(), gallery.rows, {}, candidates=9)
+        search_in = Approximate(Hostile(), gallery.rows, 9, widest=60)
         scores, rows = search_in.search(clustered(12, 5)[:2], 2)
     assert rows.tolist() == [[5, -1], [5, -1]]
     assert np.isneginf(scores[:, 1]).all()
