@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -131,6 +132,19 @@ def test_no_module_has_grown_out_of_hand() -> None:
     lengths = {str(f.relative_to(_ROOT)): len(f.read_text("utf-8").splitlines()) for f in _FILES}
     assert {name: n for name, n in lengths.items() if n > 420} == {}
     assert not [f for f in _FILES if f.stem in ("utils", "helpers", "common", "misc")]
+
+
+def test_every_promise_names_tests_that_there_are() -> None:
+    text = (_ROOT / "docs" / "design.md").read_text("utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)`((?:: )?(?:`test_\w+`(?:, )?)*)", text)
+    assert len(named) > 20
+    missing = [
+        f"{file}: {name}"
+        for file, names in named
+        for name in re.findall(r"`(test_\w+)`", names) or ["test_"]
+        if f"def {name}" not in (_ROOT / file).read_text("utf-8")
+    ]
+    assert missing == []
 
 
 # --- the command line --------------------------------------------------------------------------
