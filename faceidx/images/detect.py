@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,15 +68,26 @@ class Detector:
         Args:
             picture: (H, W, 3) uint8 RGB.
         """
-        height, width = picture.shape[:2]
+        return self.find_in_each(picture[None], min_score)[0]
+
+    def find_in_each(self, pictures: np.ndarray, min_score: float) -> list[Detections]:
+        """Find faces in pictures of one size.
+
+        Args:
+            pictures: (n, H, W, 3) uint8 RGB.
+        """
+        count, height, width = pictures.shape[:3]
         rows, columns = (-(-side // _GRID) * _GRID for side in (height, width))
-        blob = np.zeros((1, 3, rows, columns), np.float32)
+        blob = np.zeros((count, 3, rows, columns), np.float32)
         for plane, channel in enumerate((2, 1, 0)):  # the network takes BGR, as it is
-            blob[0, plane, :height, :width] = picture[..., channel]
-        session = _session(self.content)
-        outputs = session.run(list(_OUTPUTS), {session.get_inputs()[0].name: blob})
-        named = dict(zip(_OUTPUTS, outputs, strict=True))
-        return merge([_decoded(named, stride, columns, min_score) for stride in _STRIDES])
+            blob[:, plane, :height, :width] = pictures[..., channel]
+        network = _network(self.content)
+        outputs = network.run(blob) if network.takes_many else _one_by_one(network, blob)
+        cells = _cells(rows, columns)
+        return [
+            merge([_decoded(cells, [kind[row] for kind in outputs], min_score)])
+            for row in range(count)
+        ]
 
 
 def open_detector(path: Path) -> Detector:
@@ -134,56 +145,103 @@ def _suppressed(found: Detections) -> Detections:
     return found.take(np.flatnonzero(alive))
 
 
-def _decoded(
-    outputs: Mapping[str, np.ndarray], stride: int, columns: int, min_score: float
-) -> Detections:
-    """The faces that the cells of one stride stand for (OpenCV's face_detect.cpp, postProcess)."""
-    classes, objects = (outputs[f"{kind}_{stride}"].reshape(-1) for kind in ("cls", "obj"))
+# --- the network -------------------------------------------------------------------------------
+
+
+def _decoded(cells: np.ndarray, outputs: Sequence[np.ndarray], min_score: float) -> Detections:
+    """The faces that the cells of a picture stand for (OpenCV's face_detect.cpp, postProcess).
+
+    Args:
+        cells: (c, 3) column, row and stride of each.
+        outputs: classes (c,), objects (c,), boxes (c, 4) and points (c, 10).
+    """
+    classes, objects, boxes, points = outputs
     # The root of the product is a score; nearly all cells are left out before anything is computed.
-    cells = np.flatnonzero(np.minimum(classes, objects) >= min_score**2)
-    scores = np.sqrt(classes[cells].clip(0, 1) * objects[cells].clip(0, 1))
-    cells, scores = cells[scores >= min_score], scores[scores >= min_score]
-    if not len(cells):
+    rows = np.flatnonzero(np.minimum(classes, objects) >= min_score**2)
+    if len(rows):
+        scores = np.sqrt(classes[rows].clip(0, 1) * objects[rows].clip(0, 1))
+        rows, scores = rows[scores >= min_score], scores[scores >= min_score]
+    if not len(rows):
         return NO_DETECTIONS
-    row, column = np.divmod(cells, columns // stride)
-    corners = np.stack([column, row], axis=1).astype(np.float32)
-    box = outputs[f"bbox_{stride}"].reshape(-1, 4)[cells]
-    points = outputs[f"kps_{stride}"].reshape(-1, 5, 2)[cells]
-    sides = np.exp(box[:, 2:]) * stride
-    middles = (corners + box[:, :2]) * stride
-    return Detections(
-        np.concatenate([middles - sides / 2, sides], axis=1),
-        (corners[:, None] + points) * stride,
-        scores,
-    )
+    corners, strides, box = cells[rows, :2], cells[rows, 2:], boxes[rows]
+    sides = np.exp(box[:, 2:]) * strides
+    middles = (corners + box[:, :2]) * strides
+    landmarks = (corners[:, None] + points[rows].reshape(-1, 5, 2)) * strides[:, None]
+    return Detections(np.concatenate([middles - sides / 2, sides], axis=1), landmarks, scores)
+
+
+@functools.lru_cache(maxsize=64)
+def _cells(rows: int, columns: int) -> np.ndarray:
+    """(c, 3) float32 column, row and stride of each cell of a picture, in the outputs' order."""
+    grids = []
+    for stride in _STRIDES:
+        row, column = np.divmod(np.arange(rows * columns // stride**2), columns // stride)
+        grids.append(np.stack([column, row, np.full_like(row, stride)], axis=1))
+    return np.concatenate(grids).astype(np.float32)
+
+
+class _Network(NamedTuple):
+    """The network ready to run."""
+
+    session: Any
+    takes_many: bool
+    """Whether it takes several pictures at once."""
+
+    def run(self, blob: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Classes (n, c), objects (n, c), boxes (n, c, 4) and points (n, c, 10)."""
+        found = self.session.run(list(_OUTPUTS), {self.session.get_inputs()[0].name: blob})
+        shapes = ((-1,), (-1,), (-1, 4), (-1, 10))
+        parts = [found[first : first + len(_STRIDES)] for first in range(0, len(found), 3)]
+        return tuple(
+            np.concatenate([part.reshape(len(blob), *shape) for part in of_kind], axis=1)
+            for shape, of_kind in zip(shapes, parts, strict=True)
+        )
+
+
+def _one_by_one(network: _Network, blob: np.ndarray) -> list[np.ndarray]:
+    each = [network.run(blob[row : row + 1]) for row in range(len(blob))]
+    return [np.concatenate(of_kind) for of_kind in zip(*each, strict=True)]
 
 
 @functools.lru_cache(maxsize=2)
-def _session(content: bytes) -> Any:
-    """The network ready to run, once a process, on one thread: each worker has its own core."""
+def _network(content: bytes) -> _Network:
+    """The network, once a process, on one thread: each worker has its own core."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
-    return onnxruntime.InferenceSession(
+    session = onnxruntime.InferenceSession(
         _of_any_size(content), options, providers=["CPUExecutionProvider"]
     )
+    two = np.zeros((2, 3, _GRID, _GRID), np.float32)
+    try:
+        found = session.run(list(_OUTPUTS), {session.get_inputs()[0].name: two})
+        return _Network(session, all(len(output) == 2 for output in found))
+    except Exception:  # onnxruntime raises nearly anything
+        return _Network(session, False)
 
 
 def _of_any_size(content: bytes) -> bytes:
-    """The model with its input's height and width left open; YuNet's file fixes them at 640."""
+    """The model with its input's size and number left open; YuNet's file fixes them."""
     import onnx
+    from onnx import numpy_helper
 
     model = onnx.load_model_from_string(content)
     names = {output.name for output in model.graph.output}
     if missing := [name for name in _OUTPUTS if name not in names]:
         raise InputError(f"it has no output {missing[0]}")
     shape = model.graph.input[0].type.tensor_type.shape
-    shape.dim[2].dim_param, shape.dim[3].dim_param = "height", "width"
+    for place, name in ((0, "number"), (2, "height"), (3, "width")):
+        shape.dim[place].dim_param = name
     for output in model.graph.output:
-        output.type.tensor_type.shape.ClearField("dim")
         output.type.ClearField("tensor_type")
         output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     del model.graph.value_info[:]
+    shapes = {node.input[1] for node in model.graph.node if node.op_type == "Reshape"}
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor).copy()
+        if tensor.name in shapes and values.ndim == 1 and values[0] == 1:
+            values[0] = 0  # as many as there are, instead of one
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     return bytes(model.SerializeToString())

@@ -25,9 +25,9 @@ _LEAST = 24
 # Length of a face in pixels from which on the detector finds 97 in 100, and 100 from `_SURE` on.
 _SURE = 32
 _STEP = 4.0
-# From one scale to the next at most. A face of `_STEP * _LEAST` pixels must lie whole in one of two
-# neighbouring tiles, for a larger one is found at the scale before.
-_TILE, _TILE_OVERLAP = 1280, 128
+# From one scale to the next at most. Tiles overlap by the largest face that is not found at the
+# scale before, and some room, so that such a face lies whole in one of them.
+_TILE, _ROOM = 1280, 16
 # A box that ends so close to the border of a tile, in pixels, may be cut by it.
 _CUT = 2.0
 
@@ -53,9 +53,11 @@ def find_faces(
     Returns:
         The faces, the largest first, in pixels of the upright photo.
     """
-    found = NO_DETECTIONS
+    found, before = NO_DETECTIONS, 1.0
     for scale in _scales(photo.size, min_face):
-        found = merge([found, *_at_scale(photo, detector, scale, min_score)])
+        overlap = math.ceil(_LEAST * scale / before) + _ROOM
+        found = merge([found, *_at_scale(photo, detector, scale, overlap, min_score)])
+        before = scale
         # Faces that are found at a later scale only are smaller than this.
         if (
             mode != "all"
@@ -97,12 +99,12 @@ def _scales(size: tuple[int, int], min_face: int) -> Iterator[float]:
 
 
 def _at_scale(
-    photo: Photo, detector: Detector, scale: float, min_score: float
+    photo: Photo, detector: Detector, scale: float, overlap: int, min_score: float
 ) -> Iterator[Detections]:
     """The faces found in each tile of a photo at a scale, in the photo's pixels."""
     height, width = photo.size
-    for top, bottom in _spans(height, scale):
-        for left, right in _spans(width, scale):
+    for top, bottom in _spans(height, scale, overlap):
+        for left, right in _spans(width, scale, overlap):
             part = photo.part(left, top, right, bottom, detail=scale)
             if part is None:
                 continue
@@ -114,13 +116,13 @@ def _at_scale(
             yield found.take(~_cut(found, (left, top, right, bottom), photo.size, _CUT / scale))
 
 
-def _spans(length: int, scale: float) -> Iterator[tuple[float, float]]:
+def _spans(length: int, scale: float, overlap: int) -> Iterator[tuple[float, float]]:
     """Begin and end of the tiles along one side, of equal length, in the photo's pixels."""
     scaled = length * scale
-    count = max(1, math.ceil((scaled - _TILE_OVERLAP) / (_TILE - _TILE_OVERLAP)))
-    tile = (scaled + (count - 1) * _TILE_OVERLAP) / count
+    count = max(1, math.ceil((scaled - overlap) / (_TILE - overlap)))
+    tile = (scaled + (count - 1) * overlap) / count
     for number in range(count):
-        begin = number * (tile - _TILE_OVERLAP)
+        begin = number * (tile - overlap)
         yield begin / scale, min(length, (begin + tile) / scale)
 
 
@@ -188,14 +190,12 @@ def _looks(
         canvas = _resized(canvas, (2 * look, 2 * look))
         scale = np.full(2, side / (2 * look), np.float32)
         expected = np.concatenate([(box[:2] - corner), box[2:]]) / scale[0]
-        for mirrored in (False, True):
-            seen = canvas[:, ::-1] if mirrored else canvas
-            seen_at = detector.find(seen, _LOOK_SCORE)
-            if mirrored:
-                seen_at = _unmirrored(seen_at, 2 * look)
-            best = _closest(seen_at, expected)
+        both = np.stack([canvas, canvas[:, ::-1]])
+        plain, mirrored = detector.find_in_each(both, _LOOK_SCORE)
+        for seen in (plain, _unmirrored(mirrored, 2 * look)):
+            best = _closest(seen, expected)
             if best is not None:
-                moved = _moved(seen_at.take(np.array([best])), scale, corner.astype(np.float32))
+                moved = _moved(seen.take(np.array([best])), scale, corner.astype(np.float32))
                 yield moved.boxes[0], moved.landmarks[0]
 
 
