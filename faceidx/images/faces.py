@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from faceidx.images.decode import DEFAULT_MAX_PIXELS
-from faceidx.images.detect import Detector
+from faceidx.images.detect import Detections, Detector
+from faceidx.images.photo import Photo
 from faceidx.images.prepare import Prepared, WholePicture
 from faceidx.images.templates import template_points
 
@@ -49,7 +50,6 @@ class DetectedFaces:
 
     def __call__(self, data: Path | bytes) -> Prepared:
         _one_thread()
-        from faceidx.images.photo import Photo
         from faceidx.images.search import OVERVIEW, find_faces
 
         photo = Photo(data, overview=OVERVIEW, max_pixels=self.max_pixels)
@@ -94,8 +94,12 @@ class FacesOfPhotos:
         return Prepared(taken.crops, face)
 
 
-def cut_out(photo: Any, found: Any, template: str, size: tuple[int, int]) -> Prepared:
-    """Cut faces out of a photo."""
+def cut_out(photo: Photo, found: Detections, template: str, size: tuple[int, int]) -> Prepared:
+    """Cut faces out of a photo.
+
+    Raises:
+        PictureError: the landmarks of one are degenerate.
+    """
     from faceidx.images.align import scale_of, similarity, warp
     from faceidx.images.quality import head_size_of, pose_of, sharpness_of
 
