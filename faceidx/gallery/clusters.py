@@ -26,7 +26,6 @@ def train_centroids(vectors: Vectors, rows: np.ndarray, lists: int, seed: int) -
     for first in range(0, len(rows), BLOCK_ROWS):
         part = slice(first, first + BLOCK_ROWS)
         sample[part] = vectors.rows(rows[part])
-        vectors.release()
     clustering = faiss.Kmeans(
         vectors.dim,
         lists,

@@ -2,7 +2,7 @@
 
 - `flat`: exact search.
 - `ivf`: inverted lists of RaBitQ codes (a bit for each number; Gao & Long 2024): builds fast, takes
-  a thirtieth of the vectors' size, changes without clustering again.
+  a twenty-fifth of the vectors' size, changes without clustering again.
 - `hnsw`: a graph over 8-bit codes.
 - any other FAISS factory string.
 
@@ -256,7 +256,6 @@ class _Work:
                 index.train(self._vectors.rows(few))
             except RuntimeError as error:
                 raise InputError(f"--kind {self._factory}: {_reason(error)}") from None
-            self._vectors.release()
             index = faiss.IndexIDMap2(index)
         self._add(index, learned)
         expected = truth(self._vectors, self._codes, held_out, indexed=False)
@@ -268,7 +267,6 @@ class _Work:
         for first in range(0, len(rows), BLOCK_ROWS):
             part = rows[first : first + BLOCK_ROWS]
             index.add_with_ids(self._vectors.rows(part), part)
-            self._vectors.release()
             self._progress(Progress("index", first + len(part), len(rows), "vectors"))
 
     def _tuned(self, index: Any, expected: Truth, factory: str) -> tuple[Tuning, bool]:

@@ -17,7 +17,7 @@ from faceidx.gallery.vectors import Vectors
 
 LISTS_DATA = "index.ivfdata"
 # What trains the codes (ranges of scalar quantisers, product quantisers), beside the centroids.
-_CODE_SAMPLE = 65536
+_CODE_SAMPLE = 32768
 _ID_BYTES = 8
 
 
@@ -43,7 +43,6 @@ def use_centroids(
     index.quantizer.add(centroids)
     few = learn_from[:: -(-len(learn_from) // _CODE_SAMPLE)]
     index.train(vectors.rows(few))
-    vectors.release()
 
 
 def fill(index: Any, vectors: Vectors, lists: np.ndarray) -> None:

@@ -85,7 +85,6 @@ def truth(
         started = time.perf_counter()
         scan.search(queries[:_TIMED], 1)
         seconds = time.perf_counter() - started
-    vectors.release()
     usable = answers.any(1)
     first = answers.argmax(1)
     picked = np.flatnonzero(usable), first[usable]
@@ -156,7 +155,6 @@ def tune(
     started = time.perf_counter()
     search.search(queries, 1)
     seconds = time.perf_counter() - started
-    vectors.release()
     tuning = Tuning(
         factory=factory,
         parameters=parameters,
@@ -183,7 +181,6 @@ class _Found:
         query, place = np.nonzero(usable)
         scores = np.full(rows.shape, -np.inf, dtype=np.float32)
         scores[query, place] = exact_scores(vectors, expected.vectors, query, rows[query, place])
-        vectors.release()
         self._scores = scores
         self._rows = rows
         self._codes = codes

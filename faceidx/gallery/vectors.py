@@ -13,6 +13,7 @@ import numpy as np
 from faceidx.errors import InputError
 
 BLOCK_ROWS = 16384
+_FEW_ROWS = 8192
 _FLOAT = np.dtype("<f4")
 
 
@@ -24,17 +25,28 @@ class Vectors:
     Args:
         file: stays open as long as this is used.
         offset: of the first number in the file; need not be aligned.
+        thrifty: leave no pages resident after single rows either, which takes a little time.
 
     Raises:
         InputError: the file is too short.
     """
 
-    def __init__(self, file: BinaryIO, name: str, offset: int, count: int, dim: int) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        name: str,
+        offset: int,
+        count: int,
+        dim: int,
+        *,
+        thrifty: bool = False,
+    ) -> None:
         self._file = file
         self._name = name
         self._offset = offset
         self.count = count
         self.dim = dim
+        self._thrifty = thrifty
         if offset < 0 or offset + self.bytes > os.fstat(file.fileno()).st_size:
             raise InputError(f"{name} does not hold {count} vectors of {dim} numbers")
 
@@ -62,12 +74,14 @@ class Vectors:
 
     def rows(self, rows: np.ndarray) -> np.ndarray:
         """Fetch single rows, (n, D) float32."""
-        return self._bytes[rows].view(_FLOAT)
-
-    def release(self) -> None:
-        """Let go of the pages that fetching single rows has brought into memory."""
-        if self.count:
+        if not self._thrifty:
+            return self._bytes[rows].view(_FLOAT)
+        fetched = np.empty((len(rows), self.dim), dtype=_FLOAT)
+        for first in range(0, len(rows), _FEW_ROWS):
+            part = slice(first, first + _FEW_ROWS)
+            fetched[part] = self._bytes[rows[part]].view(_FLOAT)
             self._map.madvise(mmap.MADV_DONTNEED)
+        return fetched
 
     @cached_property
     def _map(self) -> mmap.mmap:

@@ -61,7 +61,7 @@ def write_gallery(
         (folder / DATA).open("rb", buffering=0) as file,
     ):
         offset = data_offset(data, folder / DATA)
-        vectors = Vectors(file, str(folder / DATA), offset, count, dim)
+        vectors = Vectors(file, str(folder / DATA), offset, count, dim, thrifty=True)
         written = write_index(folder, vectors, codes, index, carried=carried, progress=progress)
     manifest = Manifest(
         kind=written.kind,
