@@ -36,7 +36,7 @@ from faceidx.images.keys import escape_bytes, unescape_key
 from faceidx.images.prepare import Prepared
 from faceidx.images.shown import SHEET_CELLS, contact_sheet, crop_path, write_crop
 from faceidx.images.sources import Picture, open_source
-from faceidx.images.templates import template_for
+from faceidx.images.templates import RECORD, template_for
 from faceidx.images.workers import Workers
 from faceidx.progress import Progress, ProgressCallback, silent
 
@@ -104,7 +104,7 @@ def align(options: AlignOptions, progress: ProgressCallback = silent) -> dict[st
                     f"{options.images}: no face in any of {len(source.pictures)} pictures; the "
                     f"first: {left[0]['reason']}"
                 )
-            _finish(folder, faces, left)
+            _finish(folder, faces, left, {**settings, "template": prepare.template})
             if options.sheet:
                 _write_sheet(options.sheet, folder, faces)
             take_the_place(folder, options.out)
@@ -223,15 +223,27 @@ def _lines(record: Path) -> list[str]:
     return record.read_text("utf-8").splitlines()
 
 
-def _finish(folder: Path, faces: list[dict[str, Any]], left: list[dict[str, Any]]) -> None:
+def _finish(
+    folder: Path,
+    faces: list[dict[str, Any]],
+    left: list[dict[str, Any]],
+    facts: dict[str, Any],
+) -> None:
     """Write the tables and the sheet, and remove what only unfinished work needs."""
+    with whole_file(folder / RECORD) as temporary:
+        temporary.write_text(json.dumps(facts, indent=1), "utf-8")
     for name, columns, rows in ((TABLE, COLUMNS, faces), (LEFT_OUT, ("path", "reason"), left)):
         with (
             whole_file(folder / name) as temporary,
             temporary.open("w", encoding="utf-8", newline="") as table,
         ):
             write_csv(table, columns, ([row[c] for c in columns] for row in rows))
-    listed = {folder / TABLE, folder / LEFT_OUT, *(_file(folder, row) for row in faces)}
+    listed = {
+        folder / RECORD,
+        folder / TABLE,
+        folder / LEFT_OUT,
+        *(_file(folder, row) for row in faces),
+    }
     for file in sorted(folder.rglob("*"), reverse=True):
         # Records, and crops of pictures that are gone since they were made.
         if file.is_dir():

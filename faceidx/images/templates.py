@@ -9,6 +9,9 @@ on real faces found by YuNet, with one scale for both directions.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 
 from faceidx.errors import InputError
@@ -31,6 +34,26 @@ _TEMPLATES = {
     ),
 }
 TEMPLATES = tuple(_TEMPLATES)
+
+
+RECORD = "align.json"
+"""File of a folder of aligned faces that says how they were aligned."""
+
+
+def recorded_template(folder: Path) -> str | None:
+    """The template of a folder of faces that says it; None where it does not.
+
+    Raises:
+        InputError: what it says cannot be read.
+    """
+    record = folder / RECORD
+    if not record.is_file():
+        return None
+    try:
+        template = json.loads(record.read_text("utf-8"))["template"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{record} is damaged ({error!r}); remove it or align anew") from None
+    return template_for(str(template), (0, 0))
 
 
 def template_for(template: str | None, size: tuple[int, int]) -> str:

@@ -25,6 +25,7 @@ from lightning_fabric.wrappers import _FabricModule
 from faceidx.errors import InputError, JobError
 from faceidx.files import writer_lock
 from faceidx.images.preprocess import Preprocessing
+from faceidx.images.templates import recorded_template
 from faceidx.losses.registry import AUXILIARY_WEIGHTS
 from faceidx.models.file import write_model
 from faceidx.processes import add_up
@@ -71,6 +72,7 @@ class Job:
     data: TrainingData
     preprocessing: Preprocessing
     settings: dict[str, Any]
+    template: str | None  # alignment of the faces, where it is known
 
 
 def train(options: TrainOptions, progress: ProgressCallback = silent) -> dict[str, Any]:
@@ -96,8 +98,9 @@ def train(options: TrainOptions, progress: ProgressCallback = silent) -> dict[st
         raise InputError("--select pairs chooses by a pair list; give --pairs")
     side = recipe.image_size
     preprocessing = Preprocessing(image_size=(side, side), color="rgb", mean=_MEAN, std=_STD)
-    if start.content:
-        preprocessing = start.content.record.preprocessing
+    record = start.content.record if start.content else None
+    if record:
+        preprocessing = record.preprocessing
     data = load_data(options, source, start.classes, preprocessing.image_size, progress)
     recipe.batch_size = min(recipe.batch_size, len(data.rows))
     if hardware.processes > recipe.batch_size:
@@ -115,6 +118,7 @@ def train(options: TrainOptions, progress: ProgressCallback = silent) -> dict[st
         data=data,
         preprocessing=preprocessing,
         settings=settings,
+        template=record.template if record else recorded_template(options.data),
     )
     with ExitStack() as stack:
         if is_first_process():  # the others wait for it when they meet in `launch`
@@ -367,7 +371,7 @@ def _write_epoch(run: Run, board: Any) -> None:
         "augment": job.recipe.augment,
         **line,
     }
-    content = model_file(run.judged, job.recipe, job.data.class_names, training)
+    content = model_file(run.judged, job.recipe, job.data.class_names, training, job.template)
     write_model(folder / run_folder.LAST, content)
     if history.best(state.history, job.options.select) is line:
         write_model(folder / run_folder.MODEL, content)

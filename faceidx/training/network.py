@@ -181,13 +181,18 @@ def head_record(network: TrainingNetwork, recipe: Recipe) -> Head:
 
 
 def model_file(
-    network: TrainingNetwork, recipe: Recipe, class_names: list[str], training: dict[str, object]
+    network: TrainingNetwork,
+    recipe: Recipe,
+    class_names: list[str],
+    training: dict[str, object],
+    template: str | None = None,
 ) -> ModelFile:
     """The network as the content of a model file; auxiliary losses stay behind."""
     record = ModelRecord(
         arch=recipe.arch,
         embedding_dim=recipe.embedding_dim,
         preprocessing=network.preprocessing,
+        template=template,
         class_names=class_names,
         head=head_record(network, recipe),
         training=training,

@@ -12,6 +12,7 @@ from faceidx.embedding.align import AlignOptions, align
 from faceidx.embedding.pipeline import PipelineOptions
 from faceidx.errors import InputError, JobError
 from faceidx.images.detect import Detector, open_detector
+from faceidx.images.templates import recorded_template
 from tests.conftest import RunCli
 from tests.images.photos import MARK, write_toy_detector
 
@@ -73,7 +74,7 @@ def test_folders_stay_people_and_what_gave_no_face_is_listed(
     result = align(_options(photos, out, detector, size=(112, 96)))
     assert (result["images"], result["faces"], result["no_face"], result["failed"]) == (5, 3, 1, 1)
     crops = {"anna/one.png", "anna/two.png", "bert/three.png"}
-    assert set(_files(out)) == {*crops, "align.csv", "left-out.csv"}
+    assert set(_files(out)) == {*crops, "align.csv", "align.json", "left-out.csv"}
     with Image.open(out / "bert" / "three.png") as image:
         assert image.size == (96, 112)
     rows = _rows(out / "align.csv")
@@ -83,6 +84,20 @@ def test_folders_stay_people_and_what_gave_no_face_is_listed(
     assert reasons["bert/none.png"] == "no face was found in it"
     assert reasons["bert/broken.png"].startswith("not a picture")
     assert out.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_folder_says_how_its_faces_are_aligned(
+    photos: Path, tmp_path: Path, detector: Detector
+) -> None:
+    align(_options(photos, tmp_path / "faces", detector, size=(160, 160)))
+    assert recorded_template(tmp_path / "faces") == "facenet"
+    assert recorded_template(photos) is None
+    (photos / "align.json").write_text('{"template": "x"}')
+    with pytest.raises(InputError, match="no alignment template 'x'"):
+        recorded_template(photos)
+    (photos / "align.json").write_text("[]")
+    with pytest.raises(InputError, match=r"align\.json is damaged"):
+        recorded_template(photos)
 
 
 def test_all_faces_are_numbered_by_size(photos: Path, tmp_path: Path, detector: Detector) -> None:
@@ -139,7 +154,8 @@ def test_a_photo_that_is_gone_when_the_work_goes_on_leaves_no_crop(
             align(_options(photos, out, detector))
     (photos / "anna" / "one.png").unlink()
     align(_options(photos, out, detector))
-    assert set(_files(out)) == {"anna/two.png", "bert/three.png", "align.csv", "left-out.csv"}
+    crops = {"anna/two.png", "bert/three.png"}
+    assert set(_files(out)) == {*crops, "align.csv", "align.json", "left-out.csv"}
 
 
 def test_only_what_align_wrote_is_replaced_and_only_when_asked_for(
