@@ -48,7 +48,7 @@ from faceidx.gallery.manifest import (
     render_manifest,
 )
 from faceidx.gallery.memory import available_memory
-from faceidx.gallery.scan import Scan
+from faceidx.gallery.scan import Scan, has_int8
 from faceidx.gallery.vectors import Vectors
 
 DATA, MANIFEST = "gallery.h5", "manifest.json"
@@ -160,7 +160,7 @@ class Gallery:
     def device_index(self) -> Any:
         """The FAISS index on the device that was asked for; None where `scan` is faster."""
         exact = self.manifest.kind == FLAT and on_cpu(self._device)
-        if exact and self.count * self.dim > _FAISS_NUMBERS:
+        if exact and self.count * self.dim > _FAISS_NUMBERS and has_int8():
             return None
         return to_device(self.index, self._device)
 

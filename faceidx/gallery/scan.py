@@ -9,7 +9,8 @@ where q' and x' are the rounded vectors: Cauchy-Schwarz on the roundings, whose 
 computed, and something to spare for the float32 arithmetic around it. So once k rows are known to
 score f or more, no row with s + e < f is among the k best. All others are candidates, few in
 practice, and are ranked by their exact cosines. Nothing is approximate in the result. CPUs without
-such instructions do the same with float32 instead of whole numbers, and a smaller e.
+such instructions do the same with float32 instead of whole numbers, and a smaller e; there FAISS is
+the faster one.
 
 Rows go through in blocks. To find the few candidates without looking at every score twice, only
 the maximum of each group of neighbouring rows is compared with the bound.
@@ -79,7 +80,7 @@ class Scan:
     def __init__(self, vectors: Vectors, *, memory: int) -> None:
         self._vectors = vectors
         self._kept: list[_Block] = []
-        self._keep = vectors.count * vectors.dim * (1 if _has_int8() else 4) <= memory
+        self._keep = vectors.count * vectors.dim * (1 if has_int8() else 4) <= memory
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k best rows of each query; among equal scores the lower row comes first.
@@ -246,7 +247,7 @@ class _FirstPass:
 
 
 @cache
-def _has_int8() -> bool:
+def has_int8() -> bool:
     """Whether this CPU multiplies whole numbers of 8 bits faster than float32."""
     import torch
 
@@ -292,7 +293,7 @@ def _round(exact: Any, *, by_row: bool) -> _Rounded:
     import torch
 
     lengths = torch.linalg.vector_norm
-    if not _has_int8():
+    if not has_int8():
         scale = torch.ones(len(exact) if by_row else ())
         return _Rounded(exact, scale, lengths(exact, dim=1), torch.zeros(len(exact)))
     highest = exact.abs().amax(1) if by_row else exact.abs().max()

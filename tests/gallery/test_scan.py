@@ -30,7 +30,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture(params=["whole numbers", "float32"])
 def first_pass(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both first passes, whichever this CPU would choose."""
-    monkeypatch.setattr(module, "_has_int8", lambda: request.param == "whole numbers")
+    monkeypatch.setattr(module, "has_int8", lambda: request.param == "whole numbers")
     return str(request.param)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from faceidx.errors import InputError
+from faceidx.gallery import folder as folder_module
 from faceidx.gallery import search as search_module
 from faceidx.gallery.build import BuildOptions, RemoveOptions, build, remove
 from faceidx.gallery.folder import load_gallery
@@ -140,3 +141,19 @@ def test_search_on_a_gpu_finds_what_the_cpu_finds(gallery_path: Path) -> None:
         here, there = search(cpu, probes, 9), search(gpu, probes, 9)
     np.testing.assert_allclose(here[0], there[0], atol=1e-5)
     assert (here[1] == there[1]).mean() > 0.99
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_whoever_searches_a_large_gallery_finds_the_same(
+    gallery_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool
+) -> None:
+    probes = clustered(30, 3, seed=9)
+    with load_gallery(gallery_path) as gallery:
+        expected = search(gallery, probes, 9)  # by FAISS, as it is small
+    monkeypatch.setattr(folder_module, "_FAISS_NUMBERS", 0)
+    monkeypatch.setattr(folder_module, "has_int8", lambda: fast)
+    with load_gallery(gallery_path) as gallery:
+        found = search(gallery, probes, 9)
+        assert (gallery.device_index is None) == fast
+    np.testing.assert_array_equal(found[1], expected[1])
+    np.testing.assert_allclose(found[0], expected[0], atol=1e-6)
