@@ -13,7 +13,8 @@ import numpy as np
 from faceidx.errors import InputError
 
 BLOCK_ROWS = 16384
-_FEW_ROWS = 8192
+# Linux maps 64 KiB around each page that is touched: 64 MiB for so many rows.
+_FEW_ROWS = 1024
 _FLOAT = np.dtype("<f4")
 
 
