@@ -6,8 +6,8 @@ import numpy as np
 
 from faceidx.gallery.vectors import Vectors
 
-# Pairs of one step: two blocks of 8,192 x 512 float32 are 32 MiB.
-_PAIRS = 8192
+# Pairs of one step: two blocks of 2,048 x 512 in float32 and float64 are 24 MiB.
+_PAIRS = 2048
 _SCAN_ROWS = 65536
 
 
