@@ -113,7 +113,7 @@ def test_flip_is_part_of_what_a_threshold_file_is_for(run: RunCli, threshold_fil
         (["p0/1.png", "p0/0.png", "--threshold-file", "none"], "no such threshold file"),
         (["p0/1.png", "p0/0.png", "--threshold-file", "p0/0.png"], "no threshold file"),
         (["p0/1.png", "p0/0.png", "--threshold-file", "t", "--threshold", "1"], "not both"),
-        (["p0/1.png", "p0/0.png", "--engine", "onnx"], "drop --engine onnx"),
+        (["p0/1.png", "p0/0.png", "--preset", "imagenet"], "drop --preset"),
         (["p0/1.png"], "Missing argument 'RIGHT'"),
     ],
 )
