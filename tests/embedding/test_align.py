@@ -11,39 +11,19 @@ from faceidx.embedding import align as module
 from faceidx.embedding.align import AlignOptions, align
 from faceidx.embedding.pipeline import PipelineOptions
 from faceidx.errors import InputError, JobError
-from faceidx.images.detect import Detector, open_detector
+from faceidx.images.detect import Detector
 from faceidx.images.templates import recorded_template
 from tests.conftest import RunCli
-from tests.images.photos import MARK, write_toy_detector
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("toy") / "toy.onnx"
-    write_toy_detector(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def detector(toy: Path) -> Detector:
-    return open_detector(toy)
-
-
-def _draw(path: Path, *cells: tuple[int, int]) -> None:
-    photo = np.full((120, 160, 3), 90, np.uint8)
-    for column, row in cells:
-        photo[8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = MARK
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(photo).save(path)
+from tests.images.photos import draw_marked
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     root = tmp_path / "photos"
-    _draw(root / "anna" / "one.png", (5, 6))
-    _draw(root / "anna" / "two.png", (5, 6), (12, 8))
-    _draw(root / "bert" / "three.png", (9, 7))
-    _draw(root / "bert" / "none.png")
+    draw_marked(root / "anna" / "one.png", (5, 6))
+    draw_marked(root / "anna" / "two.png", (5, 6), (12, 8))
+    draw_marked(root / "bert" / "three.png", (9, 7))
+    draw_marked(root / "bert" / "none.png")
     (root / "bert" / "broken.png").write_bytes(b"no picture")
     return root
 
@@ -177,7 +157,7 @@ def test_only_what_align_wrote_is_replaced_and_only_when_asked_for(
 def test_no_face_at_all_is_a_failed_job_and_other_options_do_not_go_on(
     tmp_path: Path, detector: Detector
 ) -> None:
-    _draw(tmp_path / "photos" / "none.png")
+    draw_marked(tmp_path / "photos" / "none.png")
     out = tmp_path / "faces"
     with pytest.raises(JobError, match=r"no face in any of 1 pictures; the first: no face was"):
         align(_options(tmp_path / "photos", out, detector))

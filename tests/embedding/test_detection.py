@@ -16,36 +16,15 @@ from faceidx.images.detect import Detector, open_detector
 from faceidx.images.faces import FACE
 from faceidx.images.sources import open_source
 from tests.conftest import FakeModel, RunCli
-from tests.images.photos import MARK, write_toy_detector
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("toy") / "toy.onnx"
-    write_toy_detector(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def detector(toy: Path) -> Detector:
-    return open_detector(toy)
-
-
-def _draw(path: Path, *cells: tuple[int, int]) -> None:
-    """A photo of 160 x 120 with a face at each of these cells of 8 pixels (column, row)."""
-    photo = np.full((120, 160, 3), 90, np.uint8)
-    for column, row in cells:
-        photo[8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = MARK
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(photo).save(path)
+from tests.images.photos import draw_marked, write_toy_detector
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     root = tmp_path / "photos"
-    _draw(root / "anna" / "one.png", (5, 6))
-    _draw(root / "anna" / "two#1.png", (5, 6), (12, 8))
-    _draw(root / "bert" / "none.png")
+    draw_marked(root / "anna" / "one.png", (5, 6))
+    draw_marked(root / "anna" / "two#1.png", (5, 6), (12, 8))
+    draw_marked(root / "bert" / "none.png")
     (root / "bert" / "broken.png").write_bytes(b"no picture")
     return root
 
@@ -166,7 +145,7 @@ def test_unfinished_work_and_files_with_other_detection_are_not_gone_on_with(
     run_cli(*command, "--detect", "all")
     _, err = run_cli(*command, "--detect", "largest", "--update", code=2)
     assert "detect was all, now largest" in err
-    _draw(photos / "carl" / "new.png", (9, 7))
+    draw_marked(photos / "carl" / "new.png", (9, 7))
     _, err = run_cli(*command, "--detect", "all", "--min-score", "0.6", "--update")
     assert "min_score was 0.7, and is 0.6 for what is added" in err
 

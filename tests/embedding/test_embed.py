@@ -35,15 +35,6 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "SHARD_SIZE", 3)
 
 
-@pytest.fixture
-def model(fake_model: FakeModel, monkeypatch: pytest.MonkeyPatch) -> FakeModel:
-    """The model that `embed` opens."""
-    shape = (fake_model.preprocessing, fake_model.template)
-    monkeypatch.setattr(module, "model_shape", lambda _: shape)
-    monkeypatch.setattr(module, "choose_model", lambda *_, **__: fake_model)
-    return fake_model
-
-
 def _options(pictures: Path, out: Path, **changes: Any) -> EmbedOptions:
     return EmbedOptions(images=pictures, out=out, model=_MODEL, **changes)
 

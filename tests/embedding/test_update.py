@@ -11,33 +11,19 @@ import pytest
 
 from faceidx.embedding import embed as module
 from faceidx.embedding import merge, pipeline, shards
-from faceidx.embedding.embed import EmbedOptions, embed
+from faceidx.embedding.embed import embed
 from faceidx.embedding.pipeline import PipelineOptions
 from faceidx.embedding.store import EmbeddingFile
 from faceidx.errors import InputError
 from faceidx.images.prepare import Prepared, WholePicture
-from faceidx.models.open import ModelOptions
 from tests.conftest import FakeModel, draw
-from tests.embedding.test_embed import _content, _interrupt, _PulledPlugError
+from tests.embedding.test_embed import _content, _interrupt, _options, _PulledPlugError
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "SHARD_SIZE", 3)
     monkeypatch.setattr(merge, "_BLOCK", 4)
-
-
-@pytest.fixture
-def model(fake_model: FakeModel, monkeypatch: pytest.MonkeyPatch) -> FakeModel:
-    """The model that `embed` opens."""
-    shape = (fake_model.preprocessing, fake_model.template)
-    monkeypatch.setattr(module, "model_shape", lambda _: shape)
-    monkeypatch.setattr(module, "choose_model", lambda *_, **__: fake_model)
-    return fake_model
-
-
-def _options(pictures: Path, out: Path, **changes: Any) -> EmbedOptions:
-    return EmbedOptions(images=pictures, out=out, model=ModelOptions(path=Path("fake")), **changes)
 
 
 def _update(pictures: Path, out: Path, **changes: Any) -> dict[str, Any]:
