@@ -20,7 +20,7 @@ from faceidx.losses.registry import HEADS
 from faceidx.models.file import read_model, read_record
 from faceidx.models.open import ModelOptions, open_model
 from faceidx.progress import Progress
-from faceidx.training import loop
+from faceidx.training import epoch, run_folder
 from faceidx.training.loop import train
 from faceidx.training.options import settle_recipe
 from tests.training.conftest import paint_people, quick
@@ -84,8 +84,8 @@ def test_another_seed_gives_other_metrics(people: Path, unbroken: Path, tmp_path
 def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(
     people: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "_SAVE_STEPS", 1)
-    monkeypatch.setattr(loop, "_REPORT_STEPS", 1)
+    monkeypatch.setattr(epoch, "_SAVE_STEPS", 1)
+    monkeypatch.setattr(epoch, "_REPORT_STEPS", 1)
     seen = 0
 
     def stop_in_the_second_epoch(p: Progress) -> None:
@@ -109,8 +109,8 @@ def test_a_run_killed_at_any_moment_ends_like_an_unbroken_one(
 ) -> None:
     run = tmp_path / "run"
     script = (
-        "import sys; from pathlib import Path; from faceidx.training import loop;"
-        "from tests.training.conftest import quick; loop._SAVE_STEPS = 1;"
+        "import sys; from pathlib import Path; from faceidx.training import epoch, loop;"
+        "from tests.training.conftest import quick; epoch._SAVE_STEPS = 1;"
         f"loop.train(quick(Path({str(people)!r}), Path({str(run)!r})))"
     )
     rng = np.random.default_rng(0)
@@ -159,8 +159,8 @@ def test_sigterm_saves_the_state_and_leaves(
 def test_what_else_a_run_keeps_is_part_of_its_state(
     more: dict[str, object], people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "_SAVE_STEPS", 1)
-    monkeypatch.setattr(loop, "_REPORT_STEPS", 1)
+    monkeypatch.setattr(epoch, "_SAVE_STEPS", 1)
+    monkeypatch.setattr(epoch, "_REPORT_STEPS", 1)
 
     def stop(p: Progress) -> None:
         if p.done > 88:  # in the third step of the second epoch
@@ -223,8 +223,8 @@ def test_what_a_kill_leaves_in_the_folder_does_not_stop_the_run(
 def test_every_loss_trains_resumes_exactly_and_classifies(
     loss: str, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "_SAVE_STEPS", 1)
-    monkeypatch.setattr(loop, "_REPORT_STEPS", 1)
+    monkeypatch.setattr(epoch, "_SAVE_STEPS", 1)
+    monkeypatch.setattr(epoch, "_REPORT_STEPS", 1)
 
     def stop(p: Progress) -> None:
         if p.done > 24:  # in the fourth of nine steps
@@ -261,7 +261,7 @@ def test_a_run_interrupted_in_its_first_epoch_goes_on(
         raise JobError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.run_folder, "write_metrics", full_disk)
+        patch.setattr(run_folder, "write_metrics", full_disk)
         with pytest.raises(JobError):
             train(quick(people, tmp_path / "run"))
     assert (tmp_path / "run/model.safetensors").exists()

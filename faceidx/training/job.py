@@ -1,0 +1,75 @@
+"""What a run is to do, settled from the command's options before a file is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from faceidx.errors import InputError
+from faceidx.images.preprocess import Preprocessing
+from faceidx.images.templates import recorded_template
+from faceidx.progress import ProgressCallback
+from faceidx.training import run_folder
+from faceidx.training.augment import strength_named
+from faceidx.training.data import TrainingData, load_data, scan
+from faceidx.training.launch import Hardware
+from faceidx.training.network import Start, adopt_facts, build_network, settle_stage
+from faceidx.training.options import Recipe, TrainOptions, settle_recipe
+
+# Pixel statistics do not matter for a network trained from scratch; a symmetric range does.
+_MEAN = _STD = (0.5, 0.5, 0.5)
+
+
+@dataclass(kw_only=True)
+class Job:
+    """All that a process needs to take part in a run."""
+
+    options: TrainOptions
+    recipe: Recipe
+    start: Start
+    data: TrainingData
+    preprocessing: Preprocessing
+    settings: dict[str, Any]
+    template: str | None  # alignment of the faces, where it is known
+
+
+def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCallback) -> Job:
+    """Read the data and decide on everything.
+
+    Raises:
+        InputError: options, model or data do not fit together.
+    """
+    source = scan(options)
+    start = settle_stage(options, {p.identity for p in source.pictures if p.identity})
+    recipe = settle_recipe(options, pictures=len(source.pictures), on_gpu=hardware.on_gpu)
+    recipe = adopt_facts(recipe, start, options)
+    strength_named(recipe.augment)
+    start_epoch = options.aux_start
+    if start_epoch != "auto" and not (start_epoch.isdigit() and int(start_epoch) >= 1):
+        raise InputError(f"--aux-start {options.aux_start}: give auto or an epoch, from 1")
+    if options.select == "pairs" and not options.pairs:
+        raise InputError("--select pairs chooses by a pair list; give --pairs")
+    side = recipe.image_size
+    preprocessing = Preprocessing(image_size=(side, side), color="rgb", mean=_MEAN, std=_STD)
+    record = start.content.record if start.content else None
+    if record:
+        preprocessing = record.preprocessing
+    data = load_data(options, source, start.classes, preprocessing.image_size, progress)
+    recipe.batch_size = min(recipe.batch_size, len(data.rows))
+    if hardware.processes > recipe.batch_size:
+        raise InputError(
+            f"{hardware.processes} processes for batches of {recipe.batch_size}; give fewer "
+            "--devices or a larger --batch-size"
+        )
+    # What cannot be built fails here, before a file is made.
+    build_network(recipe, start, preprocessing, len(data.class_names))
+    settings = run_folder.settings_of(options, recipe, data.digest)
+    return Job(
+        options=options,
+        recipe=recipe,
+        start=start,
+        data=data,
+        preprocessing=preprocessing,
+        settings=settings,
+        template=record.template if record else recorded_template(options.data),
+    )

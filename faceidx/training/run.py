@@ -1,0 +1,91 @@
+"""One process's part in a run: what it trains, and where the run stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule
+
+from faceidx.training import run_folder
+from faceidx.training.average import Average
+from faceidx.training.job import Job
+from faceidx.training.network import TrainingNetwork, build_network
+from faceidx.training.optimizer import build_optimizer
+from faceidx.training.shared_norm import share_statistics
+from faceidx.training.state import Kept, State, load_tensors, read_state, save_state
+from faceidx.training.stop import Stop
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One process's part in a run, set up."""
+
+    fabric: Fabric
+    job: Job
+    state: State
+    plain: TrainingNetwork
+    """The network itself, whose weights are saved."""
+    network: _FabricModule
+    """The same as Fabric wraps it, to be trained."""
+    optimizer: torch.optim.Optimizer
+    average: Average | None
+    kept: Kept
+    stop: Stop
+
+    @property
+    def judged(self) -> TrainingNetwork:
+        """What is validated and written as the model."""
+        return self.average.network if self.average else self.plain
+
+    @property
+    def steps(self) -> int:
+        """Steps an epoch."""
+        return len(self.job.data.rows) // self.job.recipe.batch_size
+
+    def save(self) -> None:
+        """Write everything that is needed to go on from here."""
+        if self.fabric.is_global_zero:
+            folder = self.job.options.out / run_folder.STATE
+            save_state(folder, self.state, self.kept, self.job.settings)
+
+
+def set_up(fabric: Fabric, job: Job, stop: Stop) -> Run:
+    """Build the network, and put it where the run stands."""
+    options, recipe = job.options, job.recipe
+    torch.manual_seed(options.seed)
+    plain = build_network(recipe, job.start, job.preprocessing, len(job.data.class_names))
+    plain = plain.to(memory_format=torch.channels_last)
+    if fabric.world_size > 1 and fabric.device.type == "cpu":
+        share_statistics(plain)
+    moves = build_optimizer(plain, recipe, job.start.stage)
+    network, optimizer = fabric.setup(plain, moves)
+    average = Average(plain, recipe.ema) if recipe.ema else None
+    kept = Kept(
+        network=plain,
+        optimizer=moves,
+        average=average.network if average else None,
+        scaler=fabric.strategy.precision,
+    )
+    folder = options.out / run_folder.STATE
+    saved = read_state(folder)
+    run = Run(
+        fabric=fabric,
+        job=job,
+        state=saved[0] if saved else State(),
+        plain=plain,
+        network=network,
+        optimizer=optimizer,
+        average=average,
+        kept=kept,
+        stop=stop,
+    )
+    fabric.barrier()  # all have looked before the first one writes
+    if saved:
+        load_tensors(folder, kept)
+    else:
+        run.save()
+    if options.aux_start != "auto" and recipe.aux:
+        run.state.aux_started = int(options.aux_start) - 1
+    return run
