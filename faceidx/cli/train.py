@@ -83,7 +83,9 @@ The same command goes on after an interruption, and ends as if there had been no
 @click.option("--image-size", type=click.IntRange(16), help=_BY_RECIPE)
 @click.option("--embedding-dim", type=click.IntRange(1), help=_BY_RECIPE)
 @click.option(
-    "--augment", type=click.Choice(["none", "light", "medium", "strong"]), help=_BY_RECIPE
+    "--augment",
+    type=click.Choice(["none", "light", "medium", "strong", "randaugment"]),
+    help=_BY_RECIPE,
 )
 @click.option(
     "--val",

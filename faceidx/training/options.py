@@ -85,7 +85,8 @@ class Recipe:
     warmup_epochs: float
     label_smoothing: float
     augment: str
-    """Strength of the augmentation: `none`, `light`, `medium` or `strong`."""
+    """Strength of the augmentation: `none`, `light`, `medium`, `strong` or
+    `randaugment`."""
     aux: tuple[str, ...] = ()
     scale: float | None = None
     """Scale and margin of the margin losses; None takes those of the loss's paper."""
