@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from faceidx.losses.scoring_head import ScoringHead
 
-class CosineHead(nn.Module, ABC):
+
+class CosineHead(ScoringHead):
     """L = -log(exp(s t) / (exp(s t) + sum_{j != y} exp(s cos(theta_j)))).
 
     theta_j is the angle between the embedding and the weight of class j, s the scale, and t what a
@@ -24,6 +26,7 @@ class CosineHead(nn.Module, ABC):
             et al. 2017, "NormFace", arXiv:1704.06369, proposition 2).
         margin: m, as the subclass takes it.
         label_smoothing: share of the target spread evenly over all classes.
+        centers: weights a class, for a subclass that takes several.
     """
 
     def __init__(
@@ -34,9 +37,11 @@ class CosineHead(nn.Module, ABC):
         scale: float,
         margin: float,
         label_smoothing: float = 0.0,
+        centers: int | None = None,
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(classes, dim))
+        shape = (classes, dim) if centers is None else (classes, centers, dim)
+        self.weight = nn.Parameter(torch.empty(shape))
         nn.init.normal_(self.weight, std=0.01)
         self.scale = scale
         self.margin = margin
@@ -48,21 +53,18 @@ class CosineHead(nn.Module, ABC):
         """(N, D) embeddings and (N,) labels to the mean loss and (N, classes) logits, no margin."""
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = at_least_float32(embeddings)
-            cosines = self.cosines(embeddings)
+            cosines = self.scores(embeddings, dict(self.named_parameters()))
             column = labels[:, None]
             target = self.margined(cosines.gather(1, column), embeddings)
             logits = self.scale * cosines.scatter(1, column, target)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         return loss, self.scale * cosines.detach()
 
-    def cosines(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """(N, D) to (N, classes)."""
-        weight = at_least_float32(self.weight)
-        return F.linear(F.normalize(embeddings), F.normalize(weight)).clamp(-1, 1)
-
-    @abstractmethod
-    def margined(self, target: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-        """(N, 1) cosines of the targets and their (N, D) embeddings to (N, 1) with the margin."""
+    def scores(self, embeddings: torch.Tensor, rows: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """(N, D) embeddings and the `weight` of some classes to (N, those classes) cosines."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            weight = F.normalize(at_least_float32(rows["weight"]), dim=-1)
+            return F.linear(F.normalize(embeddings), weight).clamp(-1, 1)
 
 
 def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,9 @@ COSINE_HEADS: dict[str, tuple[type[CosineHead], float, float]] = {
     "adaface": (AdaFaceHead, 64.0, 0.4),
     "subcenter-arcface": (SubCenterArcFaceHead, 64.0, 0.5),
 }
-HEADS = ("softmax", *COSINE_HEADS, "sphereface")
+# Those whose classes can be spread over processes and sampled.
+SHARDED_HEADS = ("softmax", *COSINE_HEADS)
+HEADS = (*SHARDED_HEADS, "sphereface")
 AUXILIARIES = ("center", "angle")
 # The weight of center loss is the paper's lambda (section 4.1); the angle loss is a cross-entropy
 # like the head's own, so the two are added as they are.

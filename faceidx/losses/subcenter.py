@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 from faceidx.losses.arcface import ArcFaceHead
-from faceidx.losses.cosine import at_least_float32
 
 
 class SubCenterArcFaceHead(ArcFaceHead):
@@ -30,12 +29,17 @@ class SubCenterArcFaceHead(ArcFaceHead):
         label_smoothing: float = 0.0,
         centers: int = 3,
     ) -> None:
-        super().__init__(dim, classes, scale=scale, margin=margin, label_smoothing=label_smoothing)
-        self.weight = nn.Parameter(torch.empty(classes, centers, dim))
-        nn.init.normal_(self.weight, std=0.01)
+        super().__init__(
+            dim,
+            classes,
+            scale=scale,
+            margin=margin,
+            label_smoothing=label_smoothing,
+            centers=centers,
+        )
 
-    def cosines(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """(N, D) to (N, classes)."""
-        weight = F.normalize(at_least_float32(self.weight), dim=2)
-        each = F.linear(F.normalize(embeddings), weight.flatten(0, 1)).clamp(-1, 1)
+    def scores(self, embeddings: torch.Tensor, rows: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """(N, D) embeddings and the `weight` of some classes to (N, those classes) cosines."""
+        weight = rows["weight"]
+        each = super().scores(embeddings, {"weight": weight.flatten(0, 1)})
         return each.unflatten(1, weight.shape[:2]).amax(2)

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from faceidx.losses.center import CenterLoss
+from tests.processes import run_together
 
 _CLASSES, _DIM = 5, 4
 # Two of class 0, three of class 3, one of class 1; classes 2 and 4 are not seen.
@@ -93,30 +92,21 @@ def test_centres_are_kept_in_the_state_but_are_no_parameters() -> None:
     assert list(loss.state_dict()) == ["centers"]
 
 
-def _one_of_two(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "store"), 2)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+def _moved(number: int, parts: list[slice]) -> torch.Tensor:
     loss = _loss()
-    part = slice(3 * rank, 3 * rank + 3)
     for _ in range(2):
-        loss(_embeddings()[part], torch.tensor(_LABELS[part]))
-    torch.save(loss.centers, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+        loss(_embeddings()[parts[number]], torch.tensor(_LABELS[parts[number]]))
+    return loss.centers
 
 
-def test_two_processes_move_the_centres_as_one_with_the_whole_batch(tmp_path: Path) -> None:
-    # Class 3 has pictures in both halves of the batch, so halves on their own would differ.
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_one_of_two, args=(rank, tmp_path)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-        assert worker.exitcode == 0
+@pytest.mark.parametrize("cut", [3, 2])
+def test_two_processes_move_the_centres_as_one_with_the_whole_batch(
+    cut: int, tmp_path: Path
+) -> None:
+    # Class 3 has pictures in both parts of the batch, so parts on their own would differ.
+    found = run_together(2, _moved, tmp_path, [slice(0, cut), slice(cut, 6)])
     loss = _loss()
     for _ in range(2):
         loss(_embeddings(), torch.tensor(_LABELS))
-    for rank in range(2):
-        centers = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+    for centers in found:
         torch.testing.assert_close(centers, loss.centers, rtol=1e-6, atol=1e-7)
