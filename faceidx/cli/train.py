@@ -78,6 +78,12 @@ The same command goes on after an interruption, and ends as if there had been no
     type=click.Choice(["natural", "balanced"]),
     help=f"balanced: each identity as often as any other. {_BY_RECIPE}",
 )
+@click.option(
+    "--sample-rate",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Share of the classes in each step, for very many: those of the batch and some others. "
+    f"{_BY_RECIPE}",
+)
 @click.option("--warmup-epochs", type=click.FloatRange(0), help=_BY_RECIPE)
 @click.option("--label-smoothing", type=click.FloatRange(0, 1), help=_BY_RECIPE)
 @click.option("--image-size", type=click.IntRange(16), help=_BY_RECIPE)
@@ -107,6 +113,20 @@ The same command goes on after an interruption, and ends as if there had been no
     "--devices", default="auto", show_default=True, metavar="auto|N", help="Number of processes."
 )
 @click.option("--num-nodes", type=click.IntRange(1), default=1, show_default=True, help="Machines.")
+@click.option(
+    "--head-shards",
+    type=click.Choice(["auto", "on", "off"]),
+    default="auto",
+    show_default=True,
+    help="Spread the classes of the classifier over the processes. auto: from 50,000 classes.",
+)
+@click.option(
+    "--sync-bn",
+    type=click.Choice(["auto", "on", "off"]),
+    default="auto",
+    show_default=True,
+    help="Batch norm over all processes. auto: on the CPU, and on GPUs of few pictures each.",
+)
 @click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16", "fp16"]),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from faceidx.errors import InputError
 from faceidx.files import whole_file
 from faceidx.models.record import ModelRecord, weights_digest
+from faceidx.models.tensor_file import write_tensors
 
 if TYPE_CHECKING:
     import torch
+
+    from faceidx.processes import SpreadRows
 
 # The metadata key of the record, and the prefixes under which the two parts' weights lie.
 RECORD_KEY = "faceidx"
@@ -27,6 +30,16 @@ class ModelFile:
     head: dict[str, torch.Tensor]
     """Weights of the classifier, empty where the file holds none: `weight` (classes, D)
     and, for a plain linear layer, `bias` (classes)."""
+    spread: dict[str, SpreadRows] = field(default_factory=dict)
+    """Those of the classifier's weights that lie in several processes, to be written."""
+
+    def tensors(self) -> dict[str, torch.Tensor | SpreadRows]:
+        """All weights under their names in the file."""
+        return {
+            **{_BACKBONE + name: t for name, t in self.backbone.items()},
+            **{_HEAD + name: t for name, t in self.head.items()},
+            **{_HEAD + name: t for name, t in self.spread.items()},
+        }
 
 
 def write_model(path: Path, content: ModelFile) -> None:
@@ -35,16 +48,9 @@ def write_model(path: Path, content: ModelFile) -> None:
     Raises:
         InputError, JobError: as `files.whole_file`.
     """
-    from safetensors.torch import save
-
-    tensors = {
-        **{_BACKBONE + name: t for name, t in content.backbone.items()},
-        **{_HEAD + name: t for name, t in content.head.items()},
-    }
-    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with whole_file(path) as temporary:
-        # Not `save_file`, whose errors on a full disk are no OSError.
-        temporary.write_bytes(save(tensors, metadata={RECORD_KEY: content.record.to_json()}))
+        # Not safetensors' `save_file`, whose errors on a full disk are no OSError.
+        write_tensors(temporary, content.tensors(), {RECORD_KEY: content.record.to_json()})
 
 
 def has_record(path: Path) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+from faceidx.files import whole_file
 from faceidx.models.file import write_model
+from faceidx.models.tensor_file import hand_over_rows
 from faceidx.training import history, run_folder
 from faceidx.training.network import model_file
 from faceidx.training.run import Run
@@ -40,7 +43,7 @@ def close_epoch(run: Run, results: dict[str, float | None]) -> None:
 
 
 def write_epoch(run: Run, board: Any) -> None:
-    """Write what an epoch leaves behind, but for the state."""
+    """Write what an epoch leaves behind, but for the state; all processes take part."""
     job, state, folder = run.job, run.state, run.job.options.out
     line = state.history[-1]
     training = {
@@ -52,9 +55,13 @@ def write_epoch(run: Run, board: Any) -> None:
         **line,
     }
     content = model_file(run.judged, job.recipe, job.data.class_names, training, job.template)
+    if not run.fabric.is_global_zero:
+        hand_over_rows(content.tensors())
+        return
     write_model(folder / run_folder.LAST, content)
     if history.best(state.history, job.options.select) is line:
-        write_model(folder / run_folder.MODEL, content)
+        with whole_file(folder / run_folder.MODEL) as temporary:
+            shutil.copyfile(folder / run_folder.LAST, temporary)
     run_folder.write_metrics(folder, state.history)
     run_folder.draw_curves(folder, state.history)
     for name, value in line.items():

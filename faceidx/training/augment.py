@@ -89,10 +89,10 @@ class Chance:
     Args:
         seed: of this batch.
         total: pictures of the whole batch, over all processes.
-        part: which of them are this process's.
+        part: which of them are this process's, a slice or (n,) places.
     """
 
-    def __init__(self, seed: int, total: int, part: slice) -> None:
+    def __init__(self, seed: int, total: int, part: slice | torch.Tensor) -> None:
         self._rng = torch.Generator().manual_seed(seed)
         self._total, self._part = total, part
 

@@ -23,11 +23,13 @@ from faceidx.training.run import Run
 from faceidx.training.schedule import auxiliary_share, rate_share
 from faceidx.training.split import epoch_order
 from faceidx.training.state import State
-from faceidx.training.step import learn
+from faceidx.training.step import learn, parts_of_batch
 
 # Within an epoch the state is saved this often, so that little is lost of a long one.
 _SAVE_STEPS = 500
 _REPORT_STEPS = 10
+# Tells this chance from what the processes draw, whose seeds end with their numbers.
+_CLASSES_OF_A_STEP = 1 << 31
 
 
 def train_epoch(run: Run, progress: ProgressCallback) -> None:
@@ -43,13 +45,15 @@ def train_epoch(run: Run, progress: ProgressCallback) -> None:
         at = state.epoch * run.steps + step
         weights = _set_rates(run, at)
         torch.manual_seed(_seed(job.options.seed, state.epoch, step, fabric.global_rank))
+        labels = labels.to(fabric.device)
+        run.plain.prepare(labels, _seed(job.options.seed, state.epoch, step, _CLASSES_OF_A_STEP))
         changed = augment(pictures.to(fabric.device), strength, chance)
         losses = learn(
             fabric,
             run.network,
             run.optimizer,
             changed,
-            labels.to(fabric.device),
+            labels,
             weights,
             job.recipe,
         )
@@ -89,15 +93,14 @@ def _batches(run: Run) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, Chance
     data, total = job.data, job.recipe.batch_size
     rng = np.random.default_rng([job.options.seed, state.epoch])
     order = epoch_order(data.labels, job.recipe.sampling, rng)
-    part = slice(
-        total * fabric.global_rank // fabric.world_size,
-        total * (fabric.global_rank + 1) // fabric.world_size,
-    )
+    parts = parts_of_batch(total, job.recipe.accumulate, fabric.world_size, fabric.global_rank)
+    part = np.concatenate(parts)
+    whose = torch.from_numpy(part)
     left = range(state.step, run.steps)
     chosen = [order[step * total : (step + 1) * total][part] for step in left]
     pictures = look_ahead(data.bank, (data.rows[places] for places in chosen))
     for step, places, batch in zip(left, chosen, pictures, strict=True):
-        chance = Chance(_seed(job.options.seed, state.epoch, step), total, part)
+        chance = Chance(_seed(job.options.seed, state.epoch, step), total, whose)
         yield step, batch, torch.from_numpy(data.labels[places]), chance
 
 

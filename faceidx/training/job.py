@@ -8,6 +8,8 @@ from typing import Any
 from faceidx.errors import InputError
 from faceidx.images.preprocess import Preprocessing
 from faceidx.images.templates import recorded_template
+from faceidx.losses.registry import SHARDED_HEADS
+from faceidx.processes import RowRange
 from faceidx.progress import ProgressCallback
 from faceidx.training import run_folder
 from faceidx.training.augment import strength_named
@@ -16,6 +18,9 @@ from faceidx.training.launch import Hardware
 from faceidx.training.network import Start, adopt_facts, build_network, settle_stage
 from faceidx.training.options import Recipe, TrainOptions, settle_recipe
 
+# From so many on, adding up the gradients of a whole classifier (100 MB at an embedding of 512)
+# costs the processes more than exchanging embeddings.
+_MANY_CLASSES = 50_000
 # Pixel statistics do not matter for a network trained from scratch; a symmetric range does.
 _MEAN = _STD = (0.5, 0.5, 0.5)
 
@@ -31,6 +36,14 @@ class Job:
     preprocessing: Preprocessing
     settings: dict[str, Any]
     template: str | None  # alignment of the faces, where it is known
+    head_is_spread: bool
+    """Whether each process holds some classes alone, or some of them take part in a step."""
+
+    def head_rows(self, processes: int, number: int) -> RowRange | None:
+        """Which classes a process holds; None where it holds all and trains all."""
+        if not self.head_is_spread:
+            return None
+        return RowRange(total=len(self.data.class_names), processes=processes, number=number)
 
 
 def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCallback) -> Job:
@@ -61,10 +74,8 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
             f"{hardware.processes} processes for batches of {recipe.batch_size}; give fewer "
             "--devices or a larger --batch-size"
         )
-    # What cannot be built fails here, before a file is made.
-    build_network(recipe, start, preprocessing, len(data.class_names))
     settings = run_folder.settings_of(options, recipe, data.digest)
-    return Job(
+    job = Job(
         options=options,
         recipe=recipe,
         start=start,
@@ -72,4 +83,27 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
         preprocessing=preprocessing,
         settings=settings,
         template=record.template if record else recorded_template(options.data),
+        head_is_spread=spread_head(options, recipe, len(data.class_names), hardware.processes),
     )
+    # What cannot be built fails here, before a file is made.
+    rows = job.head_rows(hardware.processes, 0)
+    build_network(recipe, start, preprocessing, len(data.class_names), rows)
+    return job
+
+
+def spread_head(options: TrainOptions, recipe: Recipe, classes: int, processes: int) -> bool:
+    """Whether each process holds only some classes, or a step trains only some.
+
+    Raises:
+        InputError: the options contradict each other.
+    """
+    sampled = recipe.sample_rate < 1
+    if options.head_shards == "auto":
+        able = recipe.loss in SHARDED_HEADS and "angle" not in recipe.aux
+        return sampled or (able and processes > 1 and classes >= _MANY_CLASSES)
+    if options.head_shards == "off" and sampled and processes > 1:
+        raise InputError(
+            f"--sample-rate {recipe.sample_rate:g} with several processes spreads the classifier "
+            "over them; drop --head-shards off"
+        )
+    return sampled or options.head_shards == "on"

@@ -62,8 +62,7 @@ def fit(fabric: Fabric, job: Job, progress: ProgressCallback) -> State:
             head = head_record(run.plain, recipe)
             results = validate(fabric, run.judged, data, head, recipe.batch_size)
             close_epoch(run, results)
-            if fabric.is_global_zero:
-                write_epoch(run, board)
+            write_epoch(run, board)
             run.save()  # comes last, as it says that all is there
             fabric.barrier()
     if board:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -12,10 +12,13 @@ from torch import nn
 from faceidx.errors import InputError
 from faceidx.images.preprocess import Preprocessing
 from faceidx.losses.registry import COSINE_HEADS, create_auxiliary, create_head
+from faceidx.losses.scoring_head import ScoringHead
+from faceidx.losses.sharded import ClassShard, create_shard
 from faceidx.models.file import ModelFile, read_model
 from faceidx.models.record import Head, ModelRecord
 from faceidx.models.registry import create_backbone
 from faceidx.models.torch_model import build_backbone, normalize_pictures
+from faceidx.processes import RowRange, SpreadRows
 from faceidx.training.options import Recipe, TrainOptions
 
 
@@ -28,10 +31,13 @@ class TrainingNetwork(nn.Module):
         head: nn.Module,
         auxiliaries: dict[str, nn.Module],
         preprocessing: Preprocessing,
+        shard: ClassShard | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.shard = shard
+        """Which of the classes the head holds; None where it holds all and trains all."""
         self.auxiliaries = nn.ModuleDict(auxiliaries)
         self.preprocessing = preprocessing
 
@@ -55,7 +61,11 @@ class TrainingNetwork(nn.Module):
             head's own loss as `head`, and each active auxiliary loss under its name.
         """
         embeddings = self.embed(pictures)
-        total, logits = self.head(embeddings, labels)
+        if self.shard:
+            total, right = self.shard.loss(cast(ScoringHead, self.head), embeddings, labels)
+        else:
+            total, logits = self.head(embeddings, labels)
+            right = logits.detach().argmax(1) == labels
         parts = {"head": total.detach()}
         for name, auxiliary in self.auxiliaries.items():
             if not weights.get(name):
@@ -64,8 +74,27 @@ class TrainingNetwork(nn.Module):
             value = auxiliary(embeddings, labels, *extra)
             total = total + weights[name] * value
             parts[name] = value.detach()
-        correct = (logits.detach().argmax(1) == labels).sum()
-        return {"loss": total, "correct": correct, **parts}
+        return {"loss": total, "correct": right.sum(), **parts}
+
+    def prepare(self, labels: torch.Tensor, seed: int) -> None:
+        """Choose the classes that take part in a step, where not all do.
+
+        Args:
+            labels: (n,) of this process's part of the whole batch.
+            seed: of the step; the same in all processes.
+        """
+        if self.shard:
+            self.shard.draw(cast(ScoringHead, self.head), labels, seed)
+
+    def trained_head(self) -> list[nn.Parameter]:
+        """The classifier's parameters that the optimizer is to move."""
+        if self.shard:
+            return self.shard.trained(cast(ScoringHead, self.head))
+        return list(self.head.parameters())
+
+    def spread_names(self) -> list[str]:
+        """Names of the parameters of which this process holds some rows alone."""
+        return [f"head.{name}" for name, _ in self.head.named_parameters()] if self.shard else []
 
 
 @dataclass(kw_only=True)
@@ -145,9 +174,17 @@ def adopt_facts(recipe: Recipe, start: Start, options: TrainOptions) -> Recipe:
 
 
 def build_network(
-    recipe: Recipe, start: Start, preprocessing: Preprocessing, classes: int
+    recipe: Recipe,
+    start: Start,
+    preprocessing: Preprocessing,
+    classes: int,
+    rows: RowRange | None = None,
 ) -> TrainingNetwork:
-    """Build what the stage asks for: fresh, continued, or a known backbone under a fresh head."""
+    """Build what the stage asks for: fresh, continued, or a known backbone under a fresh head.
+
+    Args:
+        rows: which of the classes this process holds, where they are spread or sampled.
+    """
     if start.content is None:
         backbone = create_backbone(
             recipe.arch,
@@ -156,23 +193,42 @@ def build_network(
         )
     else:
         backbone = build_backbone(start.content, "the model given with --from")
-    head = create_head(
-        recipe.loss,
-        dim=recipe.embedding_dim,
-        classes=classes,
-        label_smoothing=recipe.label_smoothing,
-        scale=recipe.scale,
-        margin=recipe.margin,
-    )
+    options: dict[str, Any] = {
+        "dim": recipe.embedding_dim,
+        "label_smoothing": recipe.label_smoothing,
+        "scale": recipe.scale,
+        "margin": recipe.margin,
+    }
+    head: nn.Module
+    if rows is None:
+        head = create_head(recipe.loss, classes=classes, **options)
+    else:
+        head = create_shard(recipe.loss, rows=rows, **options)
     if start.stage == "continue" and start.content is not None:
-        head.load_state_dict(start.content.head)
+        head.load_state_dict(_rows_of(start.content.head, head, rows))
     if "angle" in recipe.aux and recipe.loss == "subcenter-arcface":
         raise InputError("--aux angle needs one weight an identity; give another --loss")
+    if "angle" in recipe.aux and rows:
+        raise InputError(
+            "--aux angle needs all weights of the classifier in each process; give --head-shards "
+            "off and --sample-rate 1"
+        )
     auxiliaries = {
         name: create_auxiliary(name, dim=recipe.embedding_dim, classes=classes)
         for name in recipe.aux
     }
-    return TrainingNetwork(backbone, head, auxiliaries, preprocessing)
+    shard = ClassShard(cast(ScoringHead, head), rows, recipe.sample_rate) if rows else None
+    return TrainingNetwork(backbone, head, auxiliaries, preprocessing, shard)
+
+
+def _rows_of(
+    whole: dict[str, torch.Tensor], head: nn.Module, rows: RowRange | None
+) -> dict[str, torch.Tensor]:
+    """Of a whole classifier's weights those that a head of some of its rows takes."""
+    if rows is None:
+        return whole
+    cut = {name for name, _ in head.named_parameters()}
+    return {n: t[rows.first : rows.last] if n in cut else t for n, t in whole.items()}
 
 
 def head_record(network: TrainingNetwork, recipe: Recipe) -> Head:
@@ -197,8 +253,14 @@ def model_file(
         head=head_record(network, recipe),
         training=training,
     )
+    head = cast(dict[str, torch.Tensor], network.head.state_dict())
+    spread = {}
+    if network.shard:
+        cut = [name for name, _ in network.head.named_parameters()]
+        spread = {n: SpreadRows(mine=head.pop(n), rows=network.shard.rows) for n in cut}
     return ModelFile(
         record=record,
         backbone=cast(dict[str, torch.Tensor], network.backbone.state_dict()),
-        head=cast(dict[str, torch.Tensor], network.head.state_dict()),
+        head=head,
+        spread=spread,
     )

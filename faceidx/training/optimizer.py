@@ -28,8 +28,8 @@ def build_optimizer(network: TrainingNetwork, recipe: Recipe, stage: str) -> tor
         InputError: no such optimizer.
     """
     groups = []
-    for module, rate in _parts(network, stage):
-        parameters = [p for p in module.parameters() if p.requires_grad]
+    for part, rate in _parts(network, stage):
+        parameters = [p for p in part if p.requires_grad]
         decayed = [p for p in parameters if p.ndim > 1]
         plain = [p for p in parameters if p.ndim <= 1]
         groups.append({"params": decayed, "weight_decay": recipe.weight_decay, "rate": rate})
@@ -42,7 +42,7 @@ def build_optimizer(network: TrainingNetwork, recipe: Recipe, stage: str) -> tor
     raise InputError(f"no optimizer named {recipe.optimizer!r}; there are {', '.join(OPTIMIZERS)}")
 
 
-def _parts(network: TrainingNetwork, stage: str) -> Iterator[tuple[nn.Module, float]]:
+def _parts(network: TrainingNetwork, stage: str) -> Iterator[tuple[list[nn.Parameter], float]]:
     """Parts of the network and the factor of each one's rate; the head comes last."""
     parts = list(network.backbone.children())
     inside = {id(p) for part in parts for p in part.parameters()}
@@ -50,5 +50,6 @@ def _parts(network: TrainingNetwork, stage: str) -> Iterator[tuple[nn.Module, fl
         parts = [network.backbone]
     for place, part in enumerate(parts):
         before = len(parts) - 1 - place
-        yield part, _LAST_PART_RATE * _PART_BEFORE**before if stage == "finetune" else 1.0
-    yield network.head, 1.0
+        rate = _LAST_PART_RATE * _PART_BEFORE**before if stage == "finetune" else 1.0
+        yield list(part.parameters()), rate
+    yield network.trained_head(), 1.0

@@ -47,6 +47,11 @@ class TrainOptions:
     ema: float | None = None
     accumulate: int | None = None
     sampling: str | None = None
+    sample_rate: float | None = None
+    head_shards: str = "auto"
+    """Spread the classifier over the processes: `auto` (where it is large), `on` or `off`."""
+    sync_bn: str = "auto"
+    """Batch norm over all processes: `auto` (on a CPU, on GPUs of few pictures), `on` or `off`."""
     warmup_epochs: float | None = None
     label_smoothing: float | None = None
     image_size: int | None = None
@@ -101,6 +106,8 @@ class Recipe:
     """Parts that a batch goes through the network in; the gradient is that of the whole batch."""
     sampling: str = "natural"
     """`natural`: each picture once an epoch; `balanced`: each identity as often as any other."""
+    sample_rate: float = 1.0
+    """Share of the classes that takes part in a step, those of the batch always among them."""
 
 
 def recipe_names() -> list[str]:
@@ -133,6 +140,8 @@ def settle_recipe(options: TrainOptions, *, pictures: int, on_gpu: bool) -> Reci
         raise InputError("--epochs and --batch-size must be 1 or more, --lr above 0")
     if not 0 <= recipe.ema < 1:
         raise InputError(f"--ema {recipe.ema}: give a decay from 0 to below 1, such as 0.999")
+    if not 0 < recipe.sample_rate <= 1:
+        raise InputError(f"--sample-rate {recipe.sample_rate}: give a share above 0, 1 for all")
     if options.batch_size is None:
         recipe.batch_size = min(recipe.batch_size, max(_SMALL_BATCH, pictures // _LEAST_STEPS))
     return recipe

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule
+from torch.nn.parallel import DistributedDataParallel
 
+from faceidx.losses.scoring_head import ScoringHead
 from faceidx.training import run_folder
 from faceidx.training.average import Average
 from faceidx.training.job import Job
 from faceidx.training.network import TrainingNetwork, build_network
 from faceidx.training.optimizer import build_optimizer
-from faceidx.training.shared_norm import share_statistics
+from faceidx.training.shared_norm import settle_norms
 from faceidx.training.state import Kept, State, load_tensors, read_state, save_state
 from faceidx.training.stop import Stop
 
@@ -45,21 +48,27 @@ class Run:
         return len(self.job.data.rows) // self.job.recipe.batch_size
 
     def save(self) -> None:
-        """Write everything that is needed to go on from here."""
-        if self.fabric.is_global_zero:
-            folder = self.job.options.out / run_folder.STATE
-            save_state(folder, self.state, self.kept, self.job.settings)
+        """Write everything that is needed to go on from here; all processes take part."""
+        folder = self.job.options.out / run_folder.STATE
+        save_state(folder, self.state, self.kept, self.job.settings)
 
 
 def set_up(fabric: Fabric, job: Job, stop: Stop) -> Run:
     """Build the network, and put it where the run stands."""
     options, recipe = job.options, job.recipe
     torch.manual_seed(options.seed)
-    plain = build_network(recipe, job.start, job.preprocessing, len(job.data.class_names))
+    rows = job.head_rows(fabric.world_size, fabric.global_rank)
+    classes = len(job.data.class_names)
+    plain = build_network(recipe, job.start, job.preprocessing, classes, rows)
     plain = plain.to(memory_format=torch.channels_last)
-    if fabric.world_size > 1 and fabric.device.type == "cpu":
-        share_statistics(plain)
+    if fabric.world_size > 1:
+        at_once = recipe.batch_size // recipe.accumulate // fabric.world_size
+        settle_norms(plain, options.sync_bn, on_gpu=fabric.device.type != "cpu", pictures=at_once)
+    # What each process has for itself DDP neither compares nor adds up.
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(plain, plain.spread_names())
     moves = build_optimizer(plain, recipe, job.start.stage)
+    if plain.shard:
+        plain.shard.attach(cast(ScoringHead, plain.head), moves)
     network, optimizer = fabric.setup(plain, moves)
     average = Average(plain, recipe.ema) if recipe.ema else None
     kept = Kept(

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from faceidx.errors import InputError
 from faceidx.files import whole_folder
+from faceidx.models.tensor_file import hand_over_rows, read_tensors, write_tensors
+from faceidx.processes import RowRange, SpreadRows, process_number
+from faceidx.training.network import TrainingNetwork
 
 _TENSORS, _VALUES = "tensors.safetensors", "state.json"
 _VERSION = 1
@@ -44,16 +46,29 @@ class State:
 class Kept:
     """What has tensors, or numbers, to go on from."""
 
-    network: nn.Module
+    network: TrainingNetwork
     optimizer: torch.optim.Optimizer
-    average: nn.Module | None = None
+    average: TrainingNetwork | None = None
     """The weights' moving average."""
     scaler: Any = None
     """Fabric's precision: with fp16 it holds the scale of the loss."""
 
+    def head_names(self) -> dict[int, str]:
+        """Of a spread classifier's parameters: place in the optimizer, and name."""
+        shard, head = self.network.shard, self.network.head
+        if shard is None:
+            return {}
+        trained = shard.active or dict(head.named_parameters())
+        names = {id(parameter): name for name, parameter in trained.items()}
+        places = enumerate(p for group in self.optimizer.param_groups for p in group["params"])
+        return {place: names[id(p)] for place, p in places if id(p) in names}
+
 
 def save_state(folder: Path, state: State, kept: Kept, settings: dict[str, Any]) -> None:
-    """Replace the saved state by the present one.
+    """Replace the saved state by the present one; every process takes part, the first one writes.
+
+    A classifier that is spread over processes is written as one that is not, so the state says
+    nothing of how many there were.
 
     Args:
         settings: what must be the same when the run goes on.
@@ -61,16 +76,10 @@ def save_state(folder: Path, state: State, kept: Kept, settings: dict[str, Any])
     Raises:
         JobError: the disk is full; the previous state survives.
     """
-    from safetensors.torch import save_file
-
-    tensors = {f"network.{name}": t for name, t in kept.network.state_dict().items()}
-    if kept.average is not None:
-        tensors |= {f"average.{name}": t for name, t in kept.average.state_dict().items()}
-    for index, slots in kept.optimizer.state_dict()["state"].items():
-        tensors |= {
-            f"optimizer.{index}.{slot}": t for slot, t in slots.items() if torch.is_tensor(t)
-        }
-    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    tensors = _tensors(kept)
+    if process_number() > 0:
+        hand_over_rows(tensors)
+        return
     values = {
         "version": _VERSION,
         "settings": settings,
@@ -78,7 +87,7 @@ def save_state(folder: Path, state: State, kept: Kept, settings: dict[str, Any])
         "scaler": kept.scaler.state_dict() if kept.scaler else {},
     }
     with whole_folder(folder) as temporary:
-        save_file(tensors, temporary / _TENSORS)
+        write_tensors(temporary / _TENSORS, tensors)
         (temporary / _VALUES).write_text(json.dumps(values), "utf-8")
 
 
@@ -106,27 +115,62 @@ def load_tensors(folder: Path, kept: Kept) -> None:
     Raises:
         InputError: the file is damaged or belongs to another network.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = folder / _TENSORS
+    shard, names = kept.network.shard, kept.head_names()
+
+    def rows_of(name: str) -> RowRange | None:
+        """Of a spread classifier this process takes its own rows."""
+        kind, _, rest = name.partition(".")
+        known = int(rest.split(".")[0]) in names if kind == "optimizer" else rest in spread
+        return shard.rows if shard and known else None
+
+    spread = set(kept.network.spread_names())
     try:
-        tensors = load_file(path)
+        tensors = read_tensors(path, rows_of)
         kept.network.load_state_dict(_under(tensors, "network."))
         if kept.average is not None:
             kept.average.load_state_dict(_under(tensors, "average."))
-    except (SafetensorError, OSError, RuntimeError) as error:
+    except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} does not fit ({reason}); start anew with --overwrite") from None
     slots: dict[int, dict[str, torch.Tensor]] = {}
+    memory: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in _under(tensors, "optimizer.").items():
         index, slot = name.split(".", 1)
-        slots.setdefault(int(index), {})[slot] = tensor
+        if shard and shard.active and int(index) in names and tensor.ndim:
+            memory.setdefault(names[int(index)], {})[slot] = tensor
+        else:
+            slots.setdefault(int(index), {})[slot] = tensor
+    if shard:
+        device = next(kept.network.parameters()).device
+        shard.memory = {n: {s: t.to(device) for s, t in m.items()} for n, m in memory.items()}
     groups = kept.optimizer.state_dict()["param_groups"]
     kept.optimizer.load_state_dict({"state": slots, "param_groups": groups})
     scale = json.loads((folder / _VALUES).read_text("utf-8")).get("scaler")
     if kept.scaler and scale:
         kept.scaler.load_state_dict(scale)
+
+
+def _tensors(kept: Kept) -> dict[str, torch.Tensor | SpreadRows]:
+    """All tensors of a state under their names in the file."""
+    found: dict[str, torch.Tensor | SpreadRows] = {}
+    for kind, network in (("network", kept.network), ("average", kept.average)):
+        if network is not None:
+            found |= {f"{kind}.{name}": t for name, t in network.state_dict().items()}
+    for index, slots in kept.optimizer.state_dict()["state"].items():
+        found |= {f"optimizer.{index}.{slot}": t for slot, t in slots.items() if torch.is_tensor(t)}
+    shard = kept.network.shard
+    if shard is None:
+        return found
+    names = kept.head_names()
+    for index, name in names.items():
+        found |= {f"optimizer.{index}.{s}": t for s, t in shard.memory.get(name, {}).items()}
+    spread = {f"{kind}.{n}" for kind in ("network", "average") for n in kept.network.spread_names()}
+    for name, tensor in found.items():
+        of_head = name.startswith(tuple(f"optimizer.{index}." for index in names))
+        if isinstance(tensor, torch.Tensor) and tensor.ndim and (of_head or name in spread):
+            found[name] = SpreadRows(mine=tensor, rows=shard.rows)
+    return found
 
 
 def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # All pairs of more pictures than this would take long each epoch; the first ones stand for them.
 _MOST_VERIFIED = 3000
+# Of classes by the hundred thousand the logits of all pictures would not fit into memory.
+_LOGITS_AT_ONCE = 1 << 25
 
 
 @torch.no_grad()
@@ -39,21 +41,40 @@ def validate(
     results: dict[str, float | None] = {"val_accuracy": None, "val_auc": None, "pairs_auc": None}
     if len(judged.classify_rows):
         embeddings = embed_rows(fabric, network, judged.bank, judged.classify_rows, batch_size)
-        weights = {name: w.detach().float().cpu() for name, w in network.head.named_parameters()}
-        answers = class_logits(torch.from_numpy(embeddings), weights, head).argmax(1).numpy()
+        answers = _classify(network, embeddings, head)
         results["val_accuracy"] = float((answers == judged.classify_labels).mean())
     rows = judged.verify_rows[:_MOST_VERIFIED]
     if len(rows):
         embeddings = embed_rows(fabric, network, judged.bank, rows, batch_size)
-        results["val_auc"] = all_pairs_auc(embeddings, judged.verify_people[: len(rows)])
+        if fabric.is_global_zero:
+            results["val_auc"] = all_pairs_auc(embeddings, judged.verify_people[: len(rows)])
     if data.pairs:
         pairs = data.pairs
         used = np.arange(max(pairs.left.max(), pairs.right.max()) + 1)
         embeddings, _ = normalize(embed_rows(fabric, network, pairs.bank, used, batch_size))
-        scores = np.einsum("pd,pd->p", embeddings[pairs.left], embeddings[pairs.right])
-        results["pairs_auc"] = auc(roc_curve(scores, pairs.genuine))
+        if fabric.is_global_zero:
+            scores = np.einsum("pd,pd->p", embeddings[pairs.left], embeddings[pairs.right])
+            results["pairs_auc"] = auc(roc_curve(scores, pairs.genuine))
     network.train()
-    return results
+    # Pictures are embedded by all processes, pairs scored by one: all go on by the same figures.
+    return fabric.broadcast(results)
+
+
+def _classify(network: TrainingNetwork, embeddings: np.ndarray, head: Head) -> np.ndarray:
+    """The class of the highest logit for each of (n, D) embeddings, over the classes of all."""
+    device = next(network.head.parameters()).device
+    weights = {name: w.detach().float().cpu() for name, w in network.head.named_parameters()}
+    at_once = max(1, _LOGITS_AT_ONCE // len(weights["weight"]))
+    found = [
+        class_logits(block, weights, head).max(1)
+        for block in torch.from_numpy(embeddings).split(at_once)
+    ]
+    logits, answers = (torch.cat(columns) for columns in zip(*found, strict=True))
+    if network.shard:
+        every = gather_rows((answers + network.shard.rows.first).to(device)[None])
+        best = gather_rows(logits.to(device)[None]).argmax(0, keepdim=True)
+        answers = every.gather(0, best)[0].cpu()
+    return answers.numpy()
 
 
 def all_pairs_auc(embeddings: np.ndarray, people: np.ndarray) -> float | None:

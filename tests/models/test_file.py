@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from faceidx.errors import InputError, JobError
 from faceidx.images.preprocess import Preprocessing
+from faceidx.models import tensor_file
 from faceidx.models.file import RECORD_KEY, read_model, read_record, write_model
 from faceidx.models.open import ModelOptions, open_model
 from faceidx.models.record import VERSION, ModelRecord, fingerprint, weights_digest
@@ -56,11 +57,11 @@ def test_a_record_without_classifier_or_template_comes_back() -> None:
 def test_a_full_disk_leaves_no_file(
     fake_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: Path, data: bytes) -> int:
+    def full(_: object) -> memoryview:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     content = read_model(fake_model_file)
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(tensor_file, "_bytes", full)
     with pytest.raises(JobError, match="No space left"):
         write_model(tmp_path / "m.safetensors", content)
     assert list(tmp_path.iterdir()) == []
