@@ -14,6 +14,7 @@ the number of processes, and neither does what is saved.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -89,6 +90,7 @@ class ClassShard:
         """Where rate is below 1, what the optimizer remembers of all classes held, by name."""
         self._chosen: torch.Tensor | None = None
         self._drawn = 0
+        self._exchange: Callable[[nn.Parameter, nn.Parameter], None] | None = None
         if rate < 1:
             for name, parameter in head.named_parameters():
                 self.active[name] = nn.Parameter(parameter.detach()[:0].clone())
@@ -113,7 +115,12 @@ class ClassShard:
         mine = chosen[(chosen >= self.rows.first) & (chosen < self.rows.last)] - self.rows.first
         self._chosen = mine.to(labels.device)
         for name, parameter in head.named_parameters():
-            self.active[name].data = parameter.detach()[self._chosen]
+            # A new leaf each time: how many there are changes, and what autograd still knows of
+            # the last step's would not fit.
+            drawn = nn.Parameter(parameter.detach()[self._chosen])
+            if self._exchange:
+                self._exchange(self.active[name], drawn)
+            self.active[name] = drawn
 
     def loss(
         self, head: ScoringHead, embeddings: torch.Tensor, labels: torch.Tensor
@@ -158,6 +165,12 @@ class ClassShard:
             return
         whole = dict(head.named_parameters())
 
+        def exchange(old: nn.Parameter, new: nn.Parameter) -> None:
+            for group in optimizer.param_groups:
+                group["params"] = [new if p is old else p for p in group["params"]]
+            if old in optimizer.state:
+                optimizer.state[new] = optimizer.state.pop(old)
+
         def lend(*_: Any) -> None:
             for name, active in self.active.items():
                 for slot, memory in self.memory.get(name, {}).items():
@@ -173,6 +186,7 @@ class ClassShard:
                         kept[slot] = torch.zeros_like(whole[name])
                     kept[slot][self._chosen] = state.pop(slot)
 
+        self._exchange = exchange
         optimizer.register_step_pre_hook(lend)
         optimizer.register_step_post_hook(take_back)
 

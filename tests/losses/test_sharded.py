@@ -227,6 +227,28 @@ def test_rows_that_were_not_drawn_stand_still_with_their_momentum() -> None:
     torch.testing.assert_close(momentum, slow)
 
 
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_the_number_of_classes_may_change_while_the_last_loss_is_still_at_hand(
+    kind: type[torch.optim.Optimizer],
+) -> None:
+    head = create_shard("softmax", dim=_DIM, rows=RowRange(total=_CLASSES))
+    shard = ClassShard(head, RowRange(total=_CLASSES), 0.1)
+    moves = kind(shard.trained(head), lr=0.1)
+    shard.attach(head, moves)
+    losses = []
+    for count in (2, 5, 3):
+        labels = torch.arange(count)
+        shard.draw(head, labels, seed=0)
+        before = head.weight.detach().clone()
+        losses.append(shard.loss(head, _embeddings(torch.float32)[:count], labels)[0])
+        moves.zero_grad()
+        losses[-1].backward()
+        moves.step()
+        moved = (head.weight != before).any(1)
+        assert moved.tolist() == [c < count for c in range(_CLASSES)]
+    assert [len(group["params"]) for group in moves.param_groups] == [2]
+
+
 def test_what_adamw_remembers_of_a_class_waits_for_its_next_turn() -> None:
     head, shard, drawn = _stepped(torch.optim.AdamW, 0.5)
     ever = torch.cat(drawn).unique()

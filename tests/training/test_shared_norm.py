@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 
 from faceidx.progress import ProgressCallback
 from faceidx.training.launch import Hardware, launch
-from faceidx.training.shared_norm import share_statistics
+from faceidx.training.shared_norm import settle_norms, share_statistics
 
 
 def _network() -> nn.Module:
@@ -51,6 +52,37 @@ def test_two_halves_of_a_batch_give_the_gradients_and_statistics_of_the_whole() 
     assert len(halves) == len(whole) == 15
     for mine, theirs in zip(halves, whole, strict=True):
         np.testing.assert_allclose(mine, theirs.numpy(), atol=1e-12)
+
+
+def test_gpus_get_torchs_own_shared_norm_under_the_names_of_the_plain_one() -> None:
+    plain, shared = _network(), _network()
+    settle_norms(shared, "on", on_gpu=True, pictures=64)
+    assert sum(isinstance(module, nn.SyncBatchNorm) for module in shared.modules()) == 2
+    assert shared.state_dict().keys() == plain.state_dict().keys()
+    plain.load_state_dict(shared.state_dict())
+    shared.load_state_dict(plain.state_dict())
+    pictures, _ = _batch()
+    assert torch.equal(shared.eval()(pictures), plain.eval()(pictures))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "on_gpu", "pictures", "shared"),
+    [
+        ("auto", False, 64, True),
+        ("auto", True, 16, False),
+        ("auto", True, 15, True),
+        ("on", False, 64, True),
+        ("off", False, 4, False),
+        ("off", True, 4, False),
+    ],
+)
+def test_auto_shares_norms_on_the_cpu_and_where_a_gpu_has_few_pictures(
+    wanted: str, on_gpu: bool, pictures: int, shared: bool
+) -> None:
+    network = _network()
+    settle_norms(network, wanted, on_gpu=on_gpu, pictures=pictures)
+    kinds = {type(m) for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    assert (kinds == {nn.BatchNorm1d, nn.BatchNorm2d}) is not shared
 
 
 def test_one_process_computes_as_torch_does() -> None:
