@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 # What is handed from process to process at once, so that none needs room for another's whole part.
 _BLOCK_BYTES = 64 << 20
+
+Held = TypeVar("Held")
 
 
 def process_count() -> int:
@@ -48,6 +51,15 @@ def gather_rows(rows: torch.Tensor, counts: list[int] | None = None) -> torch.Te
     parts = [torch.empty_like(mine) for _ in counts]
     dist.all_gather(parts, mine)
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+
+def gather_objects(own: Held) -> list[Held]:
+    """What every process holds, small and able to be pickled, in the order of ranks."""
+    if process_count() == 1:
+        return [own]
+    everybodys: list[Any] = [None] * process_count()
+    dist.all_gather_object(everybodys, own)
+    return everybodys
 
 
 def add_up(values: torch.Tensor) -> torch.Tensor:

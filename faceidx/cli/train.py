@@ -25,6 +25,14 @@ The same command goes on after an interruption, and ends as if there had been no
 )
 @click.argument("data", type=FILE)
 @click.option("--out", type=FILE, required=True, metavar="RUN", help="Folder of the run.")
+@click.option("--root", type=FILE, metavar="DIR", help="For lists: what their paths start from.")
+@click.option(
+    "--min-pictures",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Identities with fewer pictures are left out.",
+)
 @click.option("--recipe", default="auto", show_default=True, help="Presets what is not given.")
 @click.option("--arch", metavar="ARCH", help=f"See `faceidx models list`. {_BY_RECIPE}")
 @click.option("--from", "from_model", type=FILE, metavar="MODEL", help="Model to start from.")
@@ -140,7 +148,7 @@ The same command goes on after an interruption, and ends as if there had been no
 @seed_option
 @common_options
 def train(**options: Any) -> tuple[dict[str, Any], str]:
-    """Train a face model on DATA, a folder for each person.
+    """Train a face model on DATA: a folder for each person, a list of pictures, or tar shards.
 
     RUN gets model.safetensors (the best), last.safetensors, metrics.jsonl (a line an epoch),
     curves.png, config.toml, TensorBoard events, and state/ to go on from.

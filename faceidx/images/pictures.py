@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing.context
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 from faceidx.images.decode import read_part
 from faceidx.images.spill import Records
@@ -63,7 +64,8 @@ class Picture:
 class Pictures(Sequence[Picture]):
     """Pictures in the order of the UTF-8 bytes of their keys, made from records as they are read.
 
-    Parts are as lazy as the whole. Sent to another process, either becomes a list.
+    Parts are as lazy as the whole. Handed to a child process as it is spawned, both stay as they
+    are, as long as `make` can be pickled; sent to a process in any other way they become a list.
     """
 
     def __init__(
@@ -97,5 +99,7 @@ class Pictures(Sequence[Picture]):
         for first in range(rows.start, rows.stop, _AHEAD):
             yield from map(self._make, self._records.read(first, min(first + _AHEAD, rows.stop)))
 
-    def __reduce__(self) -> tuple[type[list[Picture]], tuple[list[Picture]]]:
+    def __reduce__(self) -> tuple[Any, ...]:
+        if multiprocessing.context.get_spawning_popen() is not None:
+            return Pictures, (self._records, self._make, self._rows)
         return list, (list(self),)

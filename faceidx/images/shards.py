@@ -13,6 +13,7 @@ import os
 import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -151,14 +152,16 @@ def open_shards(shards: Sequence[Path], spill: Path | None) -> tuple[Pictures, i
             links,
         )
 
-    def make(record: bytes) -> Picture:
-        raw, _, rest = record.partition(b"\0")
-        key = raw.decode()
-        number, offset, size, given = _PLACE.unpack_from(rest)
-        identity = rest[_PLACE.size :].decode() if given else key.rpartition("/")[0]
-        return Picture(key, identity, shards[number], part=(offset, size))
+    records = Records(_all_different(shards, sorter.merged()), spill)
+    return Pictures(records, partial(_make, list(shards))), ignored
 
-    return Pictures(Records(_all_different(shards, sorter.merged()), spill), make), ignored
+
+def _make(shards: Sequence[Path], record: bytes) -> Picture:
+    raw, _, rest = record.partition(b"\0")
+    key = raw.decode()
+    number, offset, size, given = _PLACE.unpack_from(rest)
+    identity = rest[_PLACE.size :].decode() if given else key.rpartition("/")[0]
+    return Picture(key, identity, shards[number], part=(offset, size))
 
 
 def _all_different(shards: Sequence[Path], records: Iterable[bytes]) -> Iterator[bytes]:

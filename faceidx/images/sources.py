@@ -13,6 +13,7 @@ import stat
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from faceidx.errors import InputError
@@ -68,7 +69,8 @@ def open_source(
     - A folder is searched recursively. A picture's identity is its parent folder relative to the
       root, empty for files at the root. Hidden files (`.x`) count as ignored and hidden folders are
       not entered: they hold trash, thumbnails and resource forks (`._x.jpg`). No folder is entered
-      twice; where a folder can be reached by its own name and by a link, its own name wins.
+      twice; where a folder can be reached by its own name and by a link, its own name wins. One
+      that holds no picture, but tar shards, stands for these.
     - A picture is a source of one, without identity; its key is its name.
     - A list (`.txt`, `.csv`: see `lists.read_list`) names pictures below its root. Absolute paths
       below the root are welcome. Without a column `identity`, identities are taken from the parent
@@ -159,17 +161,31 @@ def _open_folder(root: Path, follow_links: bool, spill: Path | None) -> Source:
     if passed.hidden:
         logger.info("%d hidden folders were not entered", passed.hidden)
 
-    def make(record: bytes) -> Picture:
-        key = record.decode()
-        return Picture(key, _parent(key), root / os.fsdecode(unescape_key(key)))
-
-    pictures = Pictures(Records(sorter.merged(), spill), make)
+    pictures = Pictures(Records(sorter.merged(), spill), partial(_in_folder, root))
     if not pictures and passed.shards:
-        raise InputError(
-            f"{root} holds no pictures but {passed.shards} tar files; for the pictures in them "
-            f"give '{root}/*.tar', in quotes"
-        )
+        return _open_folder_of_shards(root, passed, spill)
     return Source(root=root, pictures=pictures, ignored=passed.ignored)
+
+
+def _in_folder(root: Path, record: bytes) -> Picture:
+    key = record.decode()
+    return Picture(key, _parent(key), root / os.fsdecode(unescape_key(key)))
+
+
+def _open_folder_of_shards(root: Path, passed: Passed, spill: Path | None) -> Source:
+    """A folder in which nothing but tar shards could be meant."""
+    shards = sorted(
+        (path for path in root.glob("*.tar") if not path.name.startswith(".")),
+        key=lambda path: os.fsencode(path.name),
+    )
+    if not shards:
+        raise InputError(
+            f"{root} holds no pictures, and {passed.shards} tar files that do not lie in it but "
+            "in folders below; give the folder of the shards"
+        )
+    pictures, beside = open_shards(shards, spill)
+    ignored = passed.ignored - len(shards) + beside
+    return Source(root=root, pictures=pictures, ignored=ignored)
 
 
 # --- lists -------------------------------------------------------------------------------------
@@ -198,17 +214,18 @@ def _open_list(file: Path, root: Path, spill: Path | None) -> Source:
         sorter.add(b"%b\0%b%b" % (escape_bytes(raw).encode(), line, identity))
         named += 1
 
-    def make(record: bytes) -> Picture:
-        key, (_, given), identity = _listed(record)
-        return Picture(
-            key.decode(),
-            identity.decode() if given else _parent(key.decode()),
-            root / os.fsdecode(unescape_key(key.decode())),
-        )
-
     records = Records(_pictures_listed_once(file, sorter.merged()), spill)
-    pictures = Pictures(records, make)
+    pictures = Pictures(records, partial(_on_list, root))
     return Source(root=root, pictures=pictures, ignored=named - len(pictures))
+
+
+def _on_list(root: Path, record: bytes) -> Picture:
+    key, (_, given), identity = _listed(record)
+    return Picture(
+        key.decode(),
+        identity.decode() if given else _parent(key.decode()),
+        root / os.fsdecode(unescape_key(key.decode())),
+    )
 
 
 def _listed(record: bytes) -> tuple[bytes, tuple[int, bool], bytes]:

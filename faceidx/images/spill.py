@@ -15,7 +15,9 @@ import weakref
 from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing.reduction import DupFd
 from pathlib import Path
+from typing import IO, Any
 
 from faceidx.errors import JobError
 
@@ -127,16 +129,27 @@ def _is_full(records: list[bytes], size: int) -> bool:
 
 
 class _Nameless:
-    """A file without a name, for its owner only, that ends with this object."""
+    """A file without a name, for its owner only, that ends with the last object that has it.
 
-    def __init__(self, folder: Path | None) -> None:
+    A child process that is being spawned gets the same file.
+    """
+
+    def __init__(self, folder: Path | None, handed: tuple[Any, int] | None = None) -> None:
+        """`handed`: the descriptor of such a file of another process, as it came, and its size."""
         self._folder = folder
-        self.size = 0
         with self._reasons():
-            self._file = tempfile.TemporaryFile(  # noqa: SIM115 (closed below)
-                dir=folder, prefix=".faceidx-", buffering=0
-            )
+            if handed is None:
+                self._file: IO[bytes] = tempfile.TemporaryFile(  # noqa: SIM115 (closed below)
+                    dir=folder, prefix=".faceidx-", buffering=0
+                )
+                self.size = 0
+            else:
+                self._file = os.fdopen(handed[0].detach(), "r+b", buffering=0)
+                self.size = handed[1]
         weakref.finalize(self, self._file.close)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Nameless, (self._folder, (DupFd(self._file.fileno()), self.size))
 
     def append(self, records: list[bytes]) -> None:
         left = memoryview(b"".join(_joined(records)))

@@ -31,6 +31,7 @@ def close_epoch(run: Run, results: dict[str, float | None]) -> None:
         "lr": run.optimizer.param_groups[-1]["lr"],
         "seconds": state.seconds - before,
         "images_per_second": images / max(1e-9, state.seconds - before),
+        "unreadable": len(state.unreadable),
     }
     line |= {f"loss_{name}": value for name, value in means.items()}
     state.history.append(line)
@@ -63,6 +64,7 @@ def write_epoch(run: Run, board: Any) -> None:
         with whole_file(folder / run_folder.MODEL) as temporary:
             shutil.copyfile(folder / run_folder.LAST, temporary)
     run_folder.write_metrics(folder, state.history)
+    run_folder.write_left_out(folder, [*job.data.left_out, *sorted(state.unreadable.items())])
     run_folder.draw_curves(folder, state.history)
     for name, value in line.items():
         if isinstance(value, float):

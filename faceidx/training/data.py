@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +12,11 @@ from faceidx.errors import InputError
 from faceidx.evaluation.lists import read_list
 from faceidx.evaluation.lists.finding import find_way, resolve
 from faceidx.evaluation.lists.pairs import PairList
-from faceidx.images.sources import Picture, Source, open_source
+from faceidx.images.sources import open_source
 from faceidx.progress import ProgressCallback
 from faceidx.training.options import TrainOptions
-from faceidx.training.pictures import Bank, open_bank
+from faceidx.training.pictures import Bank, Chosen, open_bank
+from faceidx.training.scan import Scan
 from faceidx.training.split import split_pictures
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,8 @@ class TrainingData:
     """Rows of the bank to train on."""
     labels: np.ndarray
     """(len(rows),) int64 class of each."""
+    shards: np.ndarray | None
+    """(len(rows),) int32 tar shard of each; None where the pictures lie in none."""
     class_names: list[str]
     """Identities in the order of the classifier's rows."""
     held_out: int
@@ -62,26 +64,18 @@ class TrainingData:
     left_out: list[tuple[str, str]] = field(default_factory=list)
     """Key and reason of every picture found that is not used."""
     digest: str = ""
-    """SHA-256 over keys and identities: the same data, or not."""
+    """Of the scan: the same data, or not."""
 
-
-def scan(options: TrainOptions) -> Source:
-    """Find the pictures to train on.
-
-    Raises:
-        InputError: nothing usable there.
-    """
-    source = open_source(options.data, follow_links=options.follow_links)
-    if len({p.identity for p in source.pictures if p.identity}) < 2:
-        raise InputError(
-            f"{options.data}: training needs pictures of two identities or more, a folder each"
-        )
-    return source
+    @property
+    def banks(self) -> list[Bank]:
+        """All banks that pictures come from, each once, in the same order everywhere."""
+        judged = [self.validation.bank] if self.validation.bank is not self.bank else []
+        return [self.bank, *judged, *([self.pairs.bank] if self.pairs else [])]
 
 
 def load_data(
     options: TrainOptions,
-    source: Source,
+    found: Scan,
     classes: list[str] | None,
     size: tuple[int, int],
     progress: ProgressCallback,
@@ -96,14 +90,14 @@ def load_data(
     Raises:
         InputError: nothing is left to train on, or the validation data are of no use.
     """
-    named = [p for p in source.pictures if p.identity]
-    left_out = [
-        (p.key, "no identity: it lies in no folder") for p in source.pictures if not p.identity
-    ]
-    bank, failed = open_bank(named, size, progress)
-    left_out += [(named[row].key, reason) for row, reason in failed]
-    usable = np.setdiff1d(np.arange(len(named)), [row for row, _ in failed])
-    names, people = np.unique([p.identity for p in named], return_inverse=True)
+    wanted = np.flatnonzero(found.usable(options.min_pictures))
+    pictures = Chosen(pictures=found.source.pictures, rows=wanted)
+    people = found.people[wanted]
+    bank, failed = open_bank(pictures, size, progress)
+    left_out = found.left_out(options.min_pictures)
+    left_out += [(pictures[row].key, reason) for row, reason in failed]
+    usable = np.setdiff1d(np.arange(len(wanted)), [row for row, _ in failed])
+    names = np.array(found.names)
     strangers = np.flatnonzero(~np.isin(names, classes)) if classes else None
     share = _share(options.val)
     split = split_pictures(people[usable], share or 0.0, options.seed, strangers)
@@ -113,7 +107,7 @@ def load_data(
         raise InputError(f"{options.data}: fewer than two identities are left to train on")
     class_names = classes or names[trained].tolist()
     number = {name: i for i, name in enumerate(class_names)}
-    labels = np.array([number.get(p.identity, -1) for p in named], dtype=np.int64)
+    labels = np.array([number.get(name, -1) for name in found.names], dtype=np.int64)[people]
     validation = Judged(
         bank=bank,
         classify_rows=classify,
@@ -127,12 +121,13 @@ def load_data(
         bank=bank,
         rows=rows,
         labels=labels[rows],
+        shards=None if found.shards is None else found.shards[wanted][rows],
         class_names=class_names,
         held_out=len(np.setdiff1d(people[verify], trained)),
         validation=validation,
         pairs=_pair_check(options, size, progress) if options.pairs else None,
         left_out=left_out,
-        digest=_digest(named),
+        digest=found.digest,
     )
 
 
@@ -205,10 +200,3 @@ def _pair_check(
             len(there),
         )
     return PairCheck(bank=bank, left=left[there], right=right[there], genuine=listed.genuine[there])
-
-
-def _digest(pictures: list[Picture]) -> str:
-    digest = hashlib.sha256()
-    for p in pictures:
-        digest.update(f"{p.key}\0{p.identity}\0".encode())
-    return digest.hexdigest()

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 
 from faceidx.errors import JobError
 from faceidx.losses.registry import AUXILIARY_WEIGHTS
-from faceidx.processes import add_up
+from faceidx.processes import add_up, gather_objects
 from faceidx.progress import Progress, ProgressCallback
 from faceidx.training import run_folder
-from faceidx.training.augment import Chance, augment, strength_named
+from faceidx.training.batches import batches, derived_seed
 from faceidx.training.job import Job
 from faceidx.training.options import TrainOptions
-from faceidx.training.pictures import look_ahead
 from faceidx.training.run import Run
 from faceidx.training.schedule import auxiliary_share, rate_share
-from faceidx.training.split import epoch_order
 from faceidx.training.state import State
-from faceidx.training.step import learn, parts_of_batch
+from faceidx.training.step import learn
 
 # Within an epoch the state is saved this often, so that little is lost of a long one.
 _SAVE_STEPS = 500
@@ -35,25 +31,23 @@ _CLASSES_OF_A_STEP = 1 << 31
 def train_epoch(run: Run, progress: ProgressCallback) -> None:
     """What is left of the epoch; the state holds its sums afterwards."""
     fabric, job, state = run.fabric, run.job, run.state
-    strength = strength_named(job.recipe.augment)
     began = time.monotonic()
     run.plain.train()
     sums = {n: torch.tensor(v, dtype=torch.float64) for n, v in state.sums.items()}
     if not fabric.is_global_zero:
         sums = {}  # what was saved are the sums of all, and rank 0 has taken them up
-    for step, pictures, labels, chance in _batches(run):
-        at = state.epoch * run.steps + step
+    for batch in batches(run):
+        at = state.epoch * run.steps + batch.step
         weights = _set_rates(run, at)
-        torch.manual_seed(_seed(job.options.seed, state.epoch, step, fabric.global_rank))
-        labels = labels.to(fabric.device)
-        run.plain.prepare(labels, _seed(job.options.seed, state.epoch, step, _CLASSES_OF_A_STEP))
-        changed = augment(pictures.to(fabric.device), strength, chance)
+        seed = job.options.seed, state.epoch, batch.step
+        torch.manual_seed(derived_seed(*seed, fabric.global_rank))
+        run.plain.prepare(batch.labels, derived_seed(*seed, _CLASSES_OF_A_STEP))
         losses = learn(
             fabric,
             run.network,
             run.optimizer,
-            changed,
-            labels,
+            batch.pictures,
+            batch.labels,
             weights,
             job.recipe,
         )
@@ -61,14 +55,15 @@ def train_epoch(run: Run, progress: ProgressCallback) -> None:
             run.average.follow(run.plain, at)
         for name, value in losses.items():
             sums[name] = sums.get(name, 0) + value
-        state.step = step + 1
-        leave = _asked_to_leave(run, step)
-        if step % _REPORT_STEPS == 0:
+        state.step = batch.step + 1
+        leave = _asked_to_leave(run, batch.step)
+        if batch.step % _REPORT_STEPS == 0:
             _require_finite(sums, state, job.options)
             progress(_report(job, state, run.steps, float(sums["loss"]) / state.step))
         if leave or (state.step % _SAVE_STEPS == 0 and state.step < run.steps):
             state.seconds, began = state.seconds + time.monotonic() - began, time.monotonic()
             sums = _pool(fabric, sums, state)
+            pool_unreadable(run)
             run.save()
         if leave:
             fabric.barrier()  # nobody leaves before the state is written
@@ -85,28 +80,6 @@ def _asked_to_leave(run: Run, step: int) -> bool:
     if step % _REPORT_STEPS:
         return False
     return bool(add_up(torch.tensor(float(run.stop.asked), device=run.fabric.device)))
-
-
-def _batches(run: Run) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, Chance]]:
-    """This process's part of every batch left in the epoch: (step, pictures, labels, chance)."""
-    fabric, job, state = run.fabric, run.job, run.state
-    data, total = job.data, job.recipe.batch_size
-    rng = np.random.default_rng([job.options.seed, state.epoch])
-    order = epoch_order(data.labels, job.recipe.sampling, rng)
-    parts = parts_of_batch(total, job.recipe.accumulate, fabric.world_size, fabric.global_rank)
-    part = np.concatenate(parts)
-    whose = torch.from_numpy(part)
-    left = range(state.step, run.steps)
-    chosen = [order[step * total : (step + 1) * total][part] for step in left]
-    pictures = look_ahead(data.bank, (data.rows[places] for places in chosen))
-    for step, places, batch in zip(left, chosen, pictures, strict=True):
-        chance = Chance(_seed(job.options.seed, state.epoch, step), total, whose)
-        yield step, batch, torch.from_numpy(data.labels[places]), chance
-
-
-def _seed(*numbers: int) -> int:
-    """One seed out of several numbers."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def _set_rates(run: Run, at: int) -> dict[str, float]:
@@ -132,6 +105,13 @@ def _pool(fabric: Fabric, sums: dict[str, torch.Tensor], state: State) -> dict[s
     together = {name: add_up(value) for name, value in sums.items()}
     state.sums = {name: float(value) for name, value in together.items()}
     return together if fabric.is_global_zero else {}
+
+
+def pool_unreadable(run: Run) -> None:
+    """Tell the state of the pictures that any process found unreadable."""
+    for bank in run.job.data.banks:
+        for found in gather_objects(dict(bank.unreadable)):
+            run.state.unreadable |= found
 
 
 def _require_finite(sums: dict[str, torch.Tensor], state: State, options: TrainOptions) -> None:

@@ -13,10 +13,11 @@ from faceidx.processes import RowRange
 from faceidx.progress import ProgressCallback
 from faceidx.training import run_folder
 from faceidx.training.augment import strength_named
-from faceidx.training.data import TrainingData, load_data, scan
+from faceidx.training.data import TrainingData, load_data
 from faceidx.training.launch import Hardware
 from faceidx.training.network import Start, adopt_facts, build_network, settle_stage
 from faceidx.training.options import Recipe, TrainOptions, settle_recipe
+from faceidx.training.scan import scan
 
 # From so many on, adding up the gradients of a whole classifier (100 MB at an embedding of 512)
 # costs the processes more than exchanging embeddings.
@@ -52,9 +53,10 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
     Raises:
         InputError: options, model or data do not fit together.
     """
-    source = scan(options)
-    start = settle_stage(options, {p.identity for p in source.pictures if p.identity})
-    recipe = settle_recipe(options, pictures=len(source.pictures), on_gpu=hardware.on_gpu)
+    found = scan(options)
+    start = settle_stage(options, set(found.names))
+    pictures = int(found.usable(options.min_pictures).sum())
+    recipe = settle_recipe(options, pictures=pictures, on_gpu=hardware.on_gpu)
     recipe = adopt_facts(recipe, start, options)
     strength_named(recipe.augment)
     start_epoch = options.aux_start
@@ -67,8 +69,13 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
     record = start.content.record if start.content else None
     if record:
         preprocessing = record.preprocessing
-    data = load_data(options, source, start.classes, preprocessing.image_size, progress)
+    data = load_data(options, found, start.classes, preprocessing.image_size, progress)
     recipe.batch_size = min(recipe.batch_size, len(data.rows))
+    if hardware.processes > len(data.rows):
+        raise InputError(
+            f"{hardware.processes} processes for {len(data.rows)} pictures to train on; give fewer "
+            "--devices"
+        )
     if hardware.processes > recipe.batch_size:
         raise InputError(
             f"{hardware.processes} processes for batches of {recipe.batch_size}; give fewer "

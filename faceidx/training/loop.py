@@ -18,7 +18,7 @@ from faceidx.files import writer_lock
 from faceidx.progress import ProgressCallback, silent
 from faceidx.training import history, run_folder
 from faceidx.training.after_epoch import close_epoch, open_board, write_epoch
-from faceidx.training.epoch import train_epoch
+from faceidx.training.epoch import pool_unreadable, train_epoch
 from faceidx.training.job import Job, settle_job
 from faceidx.training.launch import is_first_process, launch, settle_hardware
 from faceidx.training.network import head_record
@@ -61,6 +61,7 @@ def fit(fabric: Fabric, job: Job, progress: ProgressCallback) -> State:
             train_epoch(run, progress)
             head = head_record(run.plain, recipe)
             results = validate(fabric, run.judged, data, head, recipe.batch_size)
+            pool_unreadable(run)
             close_epoch(run, results)
             write_epoch(run, board)
             run.save()  # comes last, as it says that all is there
@@ -80,7 +81,7 @@ def _summary(job: Job, state: State) -> dict[str, Any]:
         "classes": len(job.data.class_names),
         "held_out_people": job.data.held_out,
         "images": len(job.data.rows),
-        "left_out": len(job.data.left_out),
+        "left_out": len(job.data.left_out) + len(state.unreadable),
         "epochs": job.recipe.epochs,
         "best_epoch": best["epoch"],
         "train_accuracy": best["train_accuracy"],

@@ -21,6 +21,10 @@ class TrainOptions:
 
     data: Path
     out: Path
+    root: Path | None = None
+    """Where the pictures of a list lie; by default in the list's own folder."""
+    min_pictures: int = 1
+    """Identities with fewer pictures are left out."""
     recipe: str = "auto"
     """`auto`, or the name of a file under `faceidx/recipes/`."""
     arch: str | None = None

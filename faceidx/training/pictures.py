@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import cache
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -24,13 +27,51 @@ _MEMORY_SHARE = 0.4
 # Free memory that is assumed where the system does not tell.
 _UNKNOWN_MEMORY = 4 << 30
 _PROGRESS_STEP = 64
+# Batches that are ready or being made while one is in use: one that takes long holds nobody up.
+_AHEAD = 2
+
+Wanted = TypeVar("Wanted")
+Made = TypeVar("Made")
+
+
+class Fetched(NamedTuple):
+    """Pictures out of a bank."""
+
+    pictures: torch.Tensor
+    """(n, H, W, 3) uint8 RGB; black where one cannot be read."""
+    readable: np.ndarray
+    """(n,) bool."""
 
 
 class Bank(Protocol):
     """Pictures by row number."""
 
-    def fetch(self, rows: np.ndarray) -> torch.Tensor:
-        """(n,) row numbers to (n, H, W, 3) uint8 RGB."""
+    def fetch(self, rows: np.ndarray) -> Fetched:
+        """Get the pictures of (n,) row numbers."""
+
+    def announce(self, rows: np.ndarray) -> None:
+        """Say that the files which some pictures lie in are wanted soon."""
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Keys and reasons of the pictures that could not be read when they were fetched."""
+
+
+@dataclass(kw_only=True)
+class Chosen:
+    """Some pictures of many, which stay where they are."""
+
+    pictures: Sequence[Picture]
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> Picture:
+        return self.pictures[int(self.rows[number])]
+
+    def __iter__(self) -> Iterator[Picture]:
+        return (self.pictures[row] for row in self.rows.tolist())
 
 
 @dataclass(kw_only=True)
@@ -38,40 +79,50 @@ class MemoryBank:
     """All pictures, decoded, in memory that child processes share."""
 
     pictures: torch.Tensor
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """None: whoever fills the bank leaves out what cannot be read."""
 
-    def fetch(self, rows: np.ndarray) -> torch.Tensor:
-        return self.pictures[torch.from_numpy(rows)]
+    def fetch(self, rows: np.ndarray) -> Fetched:
+        return Fetched(self.pictures[torch.from_numpy(rows)], np.ones(len(rows), bool))
+
+    def announce(self, rows: np.ndarray) -> None:
+        """They are in memory."""
 
 
 @dataclass(kw_only=True)
 class DiskBank:
     """Pictures that are decoded each time they are wanted, by a few threads."""
 
-    pictures: Sequence[Picture]
+    pictures: Chosen | Sequence[Picture]
     size: tuple[int, int]
-    unreadable: set[int] = field(default_factory=set)
-    """Rows that failed to decode; a neighbour in the batch stands in for them."""
+    unreadable: dict[str, str] = field(default_factory=dict)
 
-    def fetch(self, rows: np.ndarray) -> torch.Tensor:
-        with ThreadPoolExecutor(_threads()) as pool:
-            decoded = list(pool.map(self._decode, rows.tolist()))
-        spare = next((p for p in decoded if p is not None), None)
-        if spare is None:
-            spare = np.zeros((*self.size, 3), np.uint8)
-        return torch.from_numpy(np.stack([spare if p is None else p for p in decoded]))
+    def fetch(self, rows: np.ndarray) -> Fetched:
+        decoded = list(_decoders().map(self._decode, rows.tolist()))
+        black = np.zeros((*self.size, 3), np.uint8)
+        pictures = np.stack([black if p is None else p for p in decoded])
+        return Fetched(torch.from_numpy(pictures), np.array([p is not None for p in decoded]))
+
+    def announce(self, rows: np.ndarray) -> None:
+        if not hasattr(os, "posix_fadvise"):
+            return
+        for path in {self.pictures[row].path for row in rows.tolist()}:
+            with suppress(OSError), path.open("rb") as file:  # reading it says what is wrong
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
     def _decode(self, row: int) -> np.ndarray | None:
-        loaded = _try_load(self.pictures[row], self.size)
+        picture = self.pictures[row]
+        loaded = _try_load(picture, self.size)
         if not isinstance(loaded, str):
             return loaded
-        if row not in self.unreadable:
-            logger.debug("%s: %s", self.pictures[row].key, loaded)
-            self.unreadable.add(row)
+        if picture.key not in self.unreadable:
+            logger.debug("%s: %s", picture.key, loaded)
+            self.unreadable[picture.key] = loaded
         return None
 
 
 def open_bank(
-    pictures: Sequence[Picture], size: tuple[int, int], progress: ProgressCallback
+    pictures: Chosen | Sequence[Picture], size: tuple[int, int], progress: ProgressCallback
 ) -> tuple[Bank, list[tuple[int, str]]]:
     """Make pictures ready for training.
 
@@ -92,29 +143,28 @@ def open_bank(
         return DiskBank(pictures=pictures, size=size), []
     store = torch.zeros((len(pictures), *size, 3), dtype=torch.uint8)
     failed: list[tuple[int, str]] = []
-    with ThreadPoolExecutor(_threads()) as pool:
-        for row, result in enumerate(pool.map(lambda p: _try_load(p, size), pictures)):
-            if isinstance(result, str):
-                failed.append((row, result))
-            else:
-                store[row] = torch.from_numpy(result)
-            if row % _PROGRESS_STEP == 0:
-                note = f"{len(failed)} unreadable" if failed else ""
-                progress(Progress("decode", row + 1, len(pictures), note=note))
+    decoded = _decoders().map(lambda p: _try_load(p, size), pictures)
+    for row, result in enumerate(decoded):
+        if isinstance(result, str):
+            failed.append((row, result))
+        else:
+            store[row] = torch.from_numpy(result)
+        if row % _PROGRESS_STEP == 0:
+            note = f"{len(failed)} unreadable" if failed else ""
+            progress(Progress("decode", row + 1, len(pictures), note=note))
     return MemoryBank(pictures=store.share_memory_()), failed
 
 
-def look_ahead(bank: Bank, batches: Iterator[np.ndarray]) -> Iterator[torch.Tensor]:
-    """Yield the pictures of each batch, the next one being fetched while this one is in use."""
+def look_ahead(make: Callable[[Wanted], Made], wanted: Iterable[Wanted]) -> Iterator[Made]:
+    """Yield what is made of each, the next few being made while one is in use."""
     with ThreadPoolExecutor(1) as pool:
-        waiting: Future[torch.Tensor] | None = None
-        for rows in batches:
-            following = pool.submit(bank.fetch, rows)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = following
-        if waiting is not None:
-            yield waiting.result()
+        waiting: deque[Future[Made]] = deque()
+        for one in wanted:
+            waiting.append(pool.submit(make, one))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _try_load(picture: Picture, size: tuple[int, int]) -> np.ndarray | str:
@@ -131,5 +181,7 @@ def _free_memory() -> int:
         return _UNKNOWN_MEMORY
 
 
-def _threads() -> int:
-    return min(8, os.cpu_count() or 1)
+@cache
+def _decoders() -> ThreadPoolExecutor:
+    """The threads of this process that decode: Pillow works outside Python's lock."""
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1))

@@ -14,6 +14,9 @@ _PEOPLE_TO_SPARE = 20
 _LEAST_HELD_OUT = 4
 # A person must have this many pictures for one to be held out.
 _PICTURES_TO_SPARE = 3
+# Pictures in shards are shuffled among so many: as aligned faces go, a gigabyte, which the system
+# can keep in memory. Far more people than a batch has are among them, whatever the shards' order.
+WINDOW = 100_000
 
 
 @dataclass(kw_only=True)
@@ -66,18 +69,28 @@ def _in_turn(
 ) -> np.ndarray:
     """Take up to `wanted` rows, `at_once` a person and round, from people with enough of them."""
     taken: list[int] = []
-    pools = [rng.permutation(rows[labels[rows] == p]).tolist() for p in np.unique(labels[rows])]
-    order = rng.permutation(len(pools)).tolist()
+    by_person = rows[np.argsort(labels[rows], kind="stable")]
+    firsts = np.flatnonzero(np.diff(labels[by_person]) != 0) + 1
+    each = np.split(by_person, firsts) if len(rows) else []
+    pools = [rng.permutation(person) for person in each]
+    left = [len(pool) for pool in pools]
+    open_pools = rng.permutation(len(pools)).tolist()
     while len(taken) < wanted:
-        open_pools = [i for i in order if len(pools[i]) >= _PICTURES_TO_SPARE + at_once - 1]
+        open_pools = [i for i in open_pools if left[i] >= _PICTURES_TO_SPARE + at_once - 1]
         if not open_pools:
             break
         for i in open_pools[: -(-(wanted - len(taken)) // at_once)]:
-            taken += [pools[i].pop() for _ in range(at_once)]
+            left[i] -= at_once
+            taken += pools[i][left[i] : left[i] + at_once][::-1].tolist()
     return np.sort(np.asarray(taken, dtype=np.int64))
 
 
-def epoch_order(labels: np.ndarray, sampling: str, rng: np.random.Generator) -> np.ndarray:
+def epoch_order(
+    labels: np.ndarray,
+    sampling: str,
+    rng: np.random.Generator,
+    shards: np.ndarray | None = None,
+) -> np.ndarray:
     """Order the training pictures for an epoch.
 
     Args:
@@ -85,6 +98,9 @@ def epoch_order(labels: np.ndarray, sampling: str, rng: np.random.Generator) -> 
         sampling: `natural` takes each picture once; `balanced` draws N times, an identity at
             random and one of its pictures in turn, so that people with many pictures do not
             outweigh the others.
+        shards: (N,) file that each picture lies in together with others, where they lie so. Of more
+            pictures than `WINDOW` the files are then shuffled, and the pictures of neighbouring
+            ones among each other, so that files can be read from end to end.
 
     Returns:
         (N,) places in `labels`.
@@ -93,6 +109,8 @@ def epoch_order(labels: np.ndarray, sampling: str, rng: np.random.Generator) -> 
         InputError: no such sampling.
     """
     if sampling == "natural":
+        if shards is not None and len(shards) > WINDOW:
+            return _by_windows(shards, rng)
         return rng.permutation(len(labels))
     if sampling != "balanced":
         raise InputError(f"no sampling named {sampling!r}; there are natural and balanced")
@@ -109,3 +127,12 @@ def epoch_order(labels: np.ndarray, sampling: str, rng: np.random.Generator) -> 
     shuffled = by_class[np.lexsort((rng.random(len(labels)), labels[by_class]))]
     order: np.ndarray = shuffled[starts[drawn] + turns % sizes[drawn]]
     return order
+
+
+def _by_windows(shards: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    counts = np.bincount(shards)
+    order = rng.permutation(len(counts))
+    window_of = np.empty(len(counts), np.int64)
+    window_of[order] = (np.cumsum(counts[order]) - 1) // WINDOW
+    mixed: np.ndarray = np.lexsort((rng.random(len(shards)), window_of[shards]))
+    return mixed

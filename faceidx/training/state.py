@@ -39,6 +39,8 @@ class State:
     """The epoch, from 0, in which the auxiliary losses came in."""
     seconds: float = 0.0
     """Spent so far, over all interruptions."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Keys and reasons of pictures that could not be read when they were wanted."""
     finished: bool = False
 
 

@@ -12,7 +12,7 @@ from faceidx.models.face_model import normalize
 from faceidx.models.record import Head
 from faceidx.models.torch_model import class_logits
 from faceidx.processes import gather_rows
-from faceidx.training.data import TrainingData
+from faceidx.training.data import PairCheck, TrainingData
 from faceidx.training.network import TrainingNetwork
 from faceidx.training.pictures import Bank, look_ahead
 
@@ -40,21 +40,22 @@ def validate(
     judged = data.validation
     results: dict[str, float | None] = {"val_accuracy": None, "val_auc": None, "pairs_auc": None}
     if len(judged.classify_rows):
-        embeddings = embed_rows(fabric, network, judged.bank, judged.classify_rows, batch_size)
-        answers = _classify(network, embeddings, head)
-        results["val_accuracy"] = float((answers == judged.classify_labels).mean())
+        embeddings, there = embed_rows(
+            fabric, network, judged.bank, judged.classify_rows, batch_size
+        )
+        right = (_classify(network, embeddings, head) == judged.classify_labels)[there]
+        results["val_accuracy"] = float(right.mean()) if len(right) else None
     rows = judged.verify_rows[:_MOST_VERIFIED]
     if len(rows):
-        embeddings = embed_rows(fabric, network, judged.bank, rows, batch_size)
+        embeddings, there = embed_rows(fabric, network, judged.bank, rows, batch_size)
         if fabric.is_global_zero:
-            results["val_auc"] = all_pairs_auc(embeddings, judged.verify_people[: len(rows)])
+            people = judged.verify_people[: len(rows)]
+            results["val_auc"] = all_pairs_auc(embeddings[there], people[there])
     if data.pairs:
-        pairs = data.pairs
-        used = np.arange(max(pairs.left.max(), pairs.right.max()) + 1)
-        embeddings, _ = normalize(embed_rows(fabric, network, pairs.bank, used, batch_size))
+        used = np.arange(max(data.pairs.left.max(), data.pairs.right.max()) + 1)
+        embeddings, there = embed_rows(fabric, network, data.pairs.bank, used, batch_size)
         if fabric.is_global_zero:
-            scores = np.einsum("pd,pd->p", embeddings[pairs.left], embeddings[pairs.right])
-            results["pairs_auc"] = auc(roc_curve(scores, pairs.genuine))
+            results["pairs_auc"] = _pairs_auc(embeddings, there, data.pairs)
     network.train()
     # Pictures are embedded by all processes, pairs scored by one: all go on by the same figures.
     return fabric.broadcast(results)
@@ -77,6 +78,16 @@ def _classify(network: TrainingNetwork, embeddings: np.ndarray, head: Head) -> n
     return answers.numpy()
 
 
+def _pairs_auc(embeddings: np.ndarray, there: np.ndarray, pairs: PairCheck) -> float | None:
+    """AUC over the pairs of a list of which both pictures could be read."""
+    units, _ = normalize(embeddings)
+    whole = there[pairs.left] & there[pairs.right]
+    left, right, genuine = pairs.left[whole], pairs.right[whole], pairs.genuine[whole]
+    if not genuine.any() or genuine.all():
+        return None
+    return auc(roc_curve(np.einsum("pd,pd->p", units[left], units[right]), genuine))
+
+
 def all_pairs_auc(embeddings: np.ndarray, people: np.ndarray) -> float | None:
     """AUC of cosine scores over all pairs of pictures, None without pairs of both kinds.
 
@@ -94,21 +105,23 @@ def all_pairs_auc(embeddings: np.ndarray, people: np.ndarray) -> float | None:
 
 def embed_rows(
     fabric: Fabric, network: TrainingNetwork, bank: Bank, rows: np.ndarray, batch_size: int
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """Embed pictures of a bank, each process its share; all get all.
 
     Returns:
-        (len(rows), D) float32, not normalised.
+        (len(rows), D) float32, not normalised, and (len(rows),) bool: which could be read.
     """
     world, rank = fabric.world_size, fabric.global_rank
     # Every process embeds the same number; the last rounds repeat pictures to make it come out.
     mine = np.resize(rows, -(-len(rows) // world) * world)[rank::world]
     batches = (mine[i : i + batch_size] for i in range(0, len(mine), batch_size))
     parts = []
-    for pictures in look_ahead(bank, batches):
+    for pictures, readable in look_ahead(bank.fetch, batches):
         with fabric.autocast():
-            parts.append(network.embed(pictures.to(fabric.device)).float())
+            embeddings = network.embed(pictures.to(fabric.device)).float()
+        there = torch.from_numpy(readable).to(embeddings)
+        parts.append(torch.cat([embeddings, there[:, None]], dim=1))
     gathered = gather_rows(torch.cat(parts)).reshape(world, len(mine), -1)
     # Row r of process p is picture r * world + p.
-    together: np.ndarray = gathered.transpose(0, 1).flatten(0, 1)[: len(rows)].cpu().numpy()
-    return together
+    together = gathered.transpose(0, 1).flatten(0, 1)[: len(rows)].cpu().numpy()
+    return together[:, :-1], together[:, -1] > 0

@@ -111,12 +111,22 @@ def test_shards_that_cannot_be_opened_are_an_error(
         open_source(Path(name))
 
 
-def test_a_folder_of_shards_alone_is_an_error_that_says_how_to_name_them(tmp_path: Path) -> None:
+def test_a_folder_of_shards_alone_stands_for_them(tmp_path: Path) -> None:
     for name in ("0.tar", "1.tar"):
-        _pack(tmp_path / name, {f"{name}.png": _png(0)})
-    with pytest.raises(InputError, match=r"holds no pictures but 2 tar files; .*/\*\.tar'"):
+        _pack(tmp_path / name, {f"ann/{name}.png": _png(0), f"ann/{name}.note": b"ignored"})
+    (tmp_path / "README.txt").write_text("ignored too")
+    named, folder = open_source(tmp_path / "{0,1}.tar"), open_source(tmp_path)
+    assert list(folder.pictures) == list(named.pictures)
+    assert folder.ignored == named.ignored + 1 == 3
+
+
+def test_shards_in_folders_below_are_an_error_that_says_where_they_must_lie(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "below").mkdir()
+    _pack(tmp_path / "below" / "0.tar", {"a.png": _png(0)})
+    with pytest.raises(InputError, match=r"1 tar files .* give the folder of the shards"):
         open_source(tmp_path)
-    assert len(open_source(tmp_path / "*.tar").pictures) == 2
 
 
 def test_a_root_is_not_for_shards(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import tempfile
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 from faceidx.errors import InputError, JobError
 from faceidx.images import spill
-from faceidx.images.pictures import Pictures
+from faceidx.images.pictures import Picture, Pictures
 from faceidx.images.sources import open_source
 from faceidx.images.spill import Records, Sorter
 
@@ -144,3 +146,24 @@ def test_a_long_list_is_read_as_a_short_one_is(
     long = open_source(file)
     assert list(long.pictures) == list(short.pictures)
     assert long.ignored == short.ignored == 1
+
+
+def _look_at(pictures: Pictures, answers: SimpleQueue[tuple[str, int, Picture]]) -> None:
+    answers.put((type(pictures).__name__, len(pictures), pictures[150]))
+
+
+def test_a_spawned_process_reads_the_same_file_of_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spill, "RUN", 100)
+    for number in range(201):
+        (tmp_path / f"{number:03}.png").touch()
+    pictures = open_source(tmp_path).pictures
+    spawn = multiprocessing.get_context("spawn")
+    answers: SimpleQueue[tuple[str, int, Picture]] = spawn.SimpleQueue()
+    process = spawn.Process(target=_look_at, args=(pictures, answers))
+    process.start()
+    assert answers.get() == ("Pictures", 201, pictures[150])
+    process.join()
+    assert process.exitcode == 0
+    assert pictures[200].key == "200.png"  # the file is still this process's too

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from faceidx.errors import InputError
+from faceidx.training import split
 from faceidx.training.split import epoch_order, split_pictures
 
 LABELS = np.repeat(np.arange(40), 6)
@@ -87,3 +88,28 @@ def test_a_balanced_epoch_holds_every_identity_equally_often() -> None:
 def test_an_unknown_sampling_is_refused() -> None:
     with pytest.raises(InputError, match="no sampling named 'odd'"):
         epoch_order(LABELS, "odd", np.random.default_rng(0))
+
+
+def test_pictures_in_shards_are_shuffled_within_windows_of_shards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(split, "WINDOW", 100)
+    shards = np.repeat(np.arange(20), 25)
+    labels = np.zeros(500, np.int64)
+    orders = [
+        epoch_order(labels, "natural", np.random.default_rng(seed), shards) for seed in (1, 1, 2)
+    ]
+    assert np.array_equal(orders[0], orders[1]) and not np.array_equal(orders[0], orders[2])
+    for order in orders:
+        assert np.array_equal(np.sort(order), np.arange(500))
+        windows = shards[order].reshape(5, 100)
+        of_window = [set(window.tolist()) for window in windows]
+        assert [len(s) for s in of_window] == [4] * 5 and len(set().union(*of_window)) == 20
+        assert all((np.diff(window) != 0).mean() > 0.5 for window in windows)  # mixed
+        assert (np.diff(windows[0].reshape(10, 10).mean(1)) != 0).any()
+
+
+def test_few_pictures_in_shards_are_shuffled_all_together() -> None:
+    shards, labels = np.repeat(np.arange(2), 50), np.zeros(100, np.int64)
+    plain = epoch_order(labels, "natural", np.random.default_rng(0))
+    assert np.array_equal(epoch_order(labels, "natural", np.random.default_rng(0), shards), plain)
