@@ -36,7 +36,7 @@ def list_() -> tuple[dict[str, Any], str]:
     """List the architectures, losses and recipes that `train` knows."""
     from faceidx.losses.registry import AUXILIARIES, HEADS
     from faceidx.models.registry import BACKBONES, FOREIGN_BACKBONES
-    from faceidx.training.options import recipe_names
+    from faceidx.training.recipes import recipe_names
 
     result = {
         "architectures": list(BACKBONES),

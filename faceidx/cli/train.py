@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from faceidx.cli.frame import FILE, common_options, device_option, progress_bar, seed_option
+from faceidx.cli.frame import (
+    FILE,
+    aligned,
+    common_options,
+    device_option,
+    progress_bar,
+    seed_option,
+)
 
 _BY_RECIPE = "(by the recipe)"
 
@@ -33,7 +40,13 @@ The same command goes on after an interruption, and ends as if there had been no
     show_default=True,
     help="Identities with fewer pictures are left out.",
 )
-@click.option("--recipe", default="auto", show_default=True, help="Presets what is not given.")
+@click.option(
+    "--recipe",
+    default="auto",
+    show_default=True,
+    metavar="auto|NAME|FILE.toml",
+    help="Presets what is not given.",
+)
 @click.option("--arch", metavar="ARCH", help=f"See `faceidx models list`. {_BY_RECIPE}")
 @click.option("--from", "from_model", type=FILE, metavar="MODEL", help="Model to start from.")
 @click.option(
@@ -142,12 +155,20 @@ The same command goes on after an interruption, and ends as if there had been no
     show_default=True,
     help="auto: bf16 where the device is fast at it.",
 )
+@click.option(
+    "--compile",
+    type=click.Choice(["auto", "on", "off"]),
+    default="auto",
+    show_default=True,
+    help="auto: on a GPU, where the run is long enough.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the plan, time a few steps, write nothing.")
 @click.option("--follow-links", is_flag=True, help="Follow links to folders.")
 @click.option("--overwrite", is_flag=True, help="Replace a run in RUN.")
 @device_option
 @seed_option
 @common_options
-def train(**options: Any) -> tuple[dict[str, Any], str]:
+def train(dry_run: bool, **options: Any) -> tuple[dict[str, Any], str]:
     """Train a face model on DATA: a folder for each person, a list of pictures, or tar shards.
 
     RUN gets model.safetensors (the best), last.safetensors, metrics.jsonl (a line an epoch),
@@ -158,6 +179,11 @@ def train(**options: Any) -> tuple[dict[str, Any], str]:
     from faceidx.training.options import TrainOptions
 
     with progress_bar() as progress:
+        if dry_run:
+            from faceidx.training.plan import make_plan
+
+            plan = make_plan(TrainOptions(**options), progress)
+            return plan, _plan_text(plan)
         result = run(TrainOptions(**options), progress)
     if not is_first_process():
         raise click.exceptions.Exit(0)  # the first of the processes speaks for all
@@ -181,3 +207,35 @@ def _summary(result: dict[str, Any]) -> str:
     minutes = result["seconds"] / 60
     lines.append(f"{result['images_per_second']:.0f} images/s, {minutes:.1f} minutes")
     return "\n".join(lines)
+
+
+def _plan_text(plan: dict[str, Any]) -> str:
+    recipe = plan["recipe"]
+    rows = [
+        ("model", f"{recipe['arch']} at {recipe['image_size']} pixels, {plan['stage']}"),
+        (
+            "parameters",
+            f"{plan['parameters']:,}, and {plan['head_parameters']:,} of the classifier",
+        ),
+        ("a picture", f"{plan['flops'] / 1e9:.2f} GFLOPs forward, some three times that to learn"),
+        ("trains on", f"{plan['images']} pictures of {plan['classes']} identities"),
+        (
+            "judged by",
+            f"{plan['held_out_images']} pictures, {plan['held_out_people']} people held out whole",
+        ),
+        ("left out", f"{plan['left_out']} pictures"),
+        (
+            "runs on",
+            f"{plan['device']}, {plan['processes']} processes, {plan['precision']}"
+            f"{', compiled' if plan['compiled'] else ''}",
+        ),
+        ("memory", f"some {plan['memory'] / 2**30:.1f} GiB a process"),
+        ("steps", f"{plan['steps_per_epoch']} an epoch, {plan['steps']} in all"),
+        (
+            "time",
+            f"some {plan['seconds'] / 60:.1f} minutes ({plan['images_per_second']:.0f} images/s "
+            "in the steps timed)",
+        ),
+        *((f"recipe: {name}", value) for name, value in recipe.items()),
+    ]
+    return aligned((name, str(value)) for name, value in rows)

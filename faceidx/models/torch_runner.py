@@ -91,7 +91,7 @@ class Runner:
 
     def _compile(self) -> bool:
         """Compile, and run it once; whether that went well."""
-        _keep_compiled_code()
+        keep_compiled_code()
         options: dict[str, Any] = (
             {"triton.cudagraphs": True} if self._on_gpu else {"freezing": True}
         )
@@ -184,7 +184,7 @@ def _one_thread_a_core() -> ThreadPoolExecutor:
     return pool
 
 
-def _keep_compiled_code() -> None:
+def keep_compiled_code() -> None:
     """Have torch keep what it compiles in the user's own cache folder, not in a shared one."""
     if folder := cache_folder():
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "torch"))

@@ -13,7 +13,7 @@ from faceidx.losses.registry import AUXILIARY_WEIGHTS
 from faceidx.processes import add_up, gather_objects
 from faceidx.progress import Progress, ProgressCallback
 from faceidx.training import run_folder
-from faceidx.training.batches import batches, derived_seed
+from faceidx.training.batches import Batch, batches, derived_seed
 from faceidx.training.job import Job
 from faceidx.training.options import TrainOptions
 from faceidx.training.run import Run
@@ -37,23 +37,7 @@ def train_epoch(run: Run, progress: ProgressCallback) -> None:
     if not fabric.is_global_zero:
         sums = {}  # what was saved are the sums of all, and rank 0 has taken them up
     for batch in batches(run):
-        at = state.epoch * run.steps + batch.step
-        weights = _set_rates(run, at)
-        seed = job.options.seed, state.epoch, batch.step
-        torch.manual_seed(derived_seed(*seed, fabric.global_rank))
-        run.plain.prepare(batch.labels, derived_seed(*seed, _CLASSES_OF_A_STEP))
-        losses = learn(
-            fabric,
-            run.network,
-            run.optimizer,
-            batch.pictures,
-            batch.labels,
-            weights,
-            job.recipe,
-        )
-        if run.average:
-            run.average.follow(run.plain, at)
-        for name, value in losses.items():
+        for name, value in train_step(run, batch).items():
             sums[name] = sums.get(name, 0) + value
         state.step = batch.step + 1
         leave = _asked_to_leave(run, batch.step)
@@ -71,6 +55,28 @@ def train_epoch(run: Run, progress: ProgressCallback) -> None:
     _require_finite(sums, state, job.options)
     _pool(fabric, sums, state)
     state.seconds += time.monotonic() - began
+
+
+def train_step(run: Run, batch: Batch) -> dict[str, torch.Tensor]:
+    """Learn from a batch; return its losses as `learn` does."""
+    job, state = run.job, run.state
+    at = state.epoch * run.steps + batch.step
+    weights = _set_rates(run, at)
+    seed = job.options.seed, state.epoch, batch.step
+    torch.manual_seed(derived_seed(*seed, run.fabric.global_rank))
+    run.plain.prepare(batch.labels, derived_seed(*seed, _CLASSES_OF_A_STEP))
+    losses = learn(
+        run.fabric,
+        run.network,
+        run.optimizer,
+        batch.pictures,
+        batch.labels,
+        weights,
+        job.recipe,
+    )
+    if run.average:
+        run.average.follow(run.plain, at)
+    return losses
 
 
 def _asked_to_leave(run: Run, step: int) -> bool:

@@ -16,7 +16,8 @@ from faceidx.training.augment import strength_named
 from faceidx.training.data import TrainingData, load_data
 from faceidx.training.launch import Hardware
 from faceidx.training.network import Start, adopt_facts, build_network, settle_stage
-from faceidx.training.options import Recipe, TrainOptions, settle_recipe
+from faceidx.training.options import Recipe, TrainOptions
+from faceidx.training.recipes import fitting_recipe, settle_recipe
 from faceidx.training.scan import scan
 
 # From so many on, adding up the gradients of a whole classifier (100 MB at an embedding of 512)
@@ -32,6 +33,7 @@ class Job:
 
     options: TrainOptions
     recipe: Recipe
+    recipe_name: str
     start: Start
     data: TrainingData
     preprocessing: Preprocessing
@@ -56,6 +58,9 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
     found = scan(options)
     start = settle_stage(options, set(found.names))
     pictures = int(found.usable(options.min_pictures).sum())
+    name = options.recipe
+    if name == "auto":
+        name = fitting_recipe(pictures, on_gpu=hardware.on_gpu)
     recipe = settle_recipe(options, pictures=pictures, on_gpu=hardware.on_gpu)
     recipe = adopt_facts(recipe, start, options)
     strength_named(recipe.augment)
@@ -85,6 +90,7 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
     job = Job(
         options=options,
         recipe=recipe,
+        recipe_name=name,
         start=start,
         data=data,
         preprocessing=preprocessing,

@@ -27,7 +27,7 @@ Work = Callable[[Fabric, Job, ProgressCallback], Result]
 for _name in ("lightning_fabric", "lightning.fabric"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
-_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 @dataclass(kw_only=True)
@@ -55,7 +55,7 @@ def settle_hardware(options: TrainOptions) -> Hardware:
     """
     device = resolve_device(options.device)
     on_gpu = device.startswith("cuda")
-    if options.precision not in ("auto", *_PRECISIONS):
+    if options.precision not in ("auto", *PRECISIONS):
         raise InputError(f"--precision {options.precision}: give auto, fp32, bf16 or fp16")
     if not on_gpu and options.precision == "fp16":
         raise InputError("--precision fp16 needs a GPU; give bf16 or fp32")
@@ -141,7 +141,7 @@ def launch(
         devices=hardware.devices,
         num_nodes=hardware.num_nodes,
         strategy="auto" if single else "ddp" if started_outside else "ddp_spawn",
-        precision=_PRECISIONS[hardware.precision],  # type: ignore[arg-type]
+        precision=PRECISIONS[hardware.precision],  # type: ignore[arg-type]
     )
     if single or started_outside:
         fabric.launch()

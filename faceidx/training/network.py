@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -40,6 +40,8 @@ class TrainingNetwork(nn.Module):
         """Which of the classes the head holds; None where it holds all and trains all."""
         self.auxiliaries = nn.ModuleDict(auxiliaries)
         self.preprocessing = preprocessing
+        self.compiled: Callable[[torch.Tensor], torch.Tensor] | None = None
+        """What runs the backbone while it trains, where torch has compiled it."""
 
     def embed(self, pictures: torch.Tensor) -> torch.Tensor:
         """(N, H, W, 3) pictures in 0..255 to (N, D) embeddings, not normalised."""
@@ -60,7 +62,10 @@ class TrainingNetwork(nn.Module):
             Scalars: `loss` (what to minimise), `correct` (how many were classified right), the
             head's own loss as `head`, and each active auxiliary loss under its name.
         """
-        embeddings = self.embed(pictures)
+        if self.compiled:
+            embeddings = self.compiled(normalize_pictures(pictures, self.preprocessing))
+        else:
+            embeddings = self.embed(pictures)
         if self.shard:
             total, right = self.shard.loss(cast(ScoringHead, self.head), embeddings, labels)
         else:

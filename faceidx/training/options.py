@@ -1,18 +1,9 @@
-"""What to train and how: the command's options, and the recipes that fill what is not given."""
+"""What to train and how: the command's options, and a recipe's settings."""
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import dataclass, fields, replace
-from importlib import resources
+from dataclasses import dataclass
 from pathlib import Path
-
-from faceidx.errors import InputError
-
-# Pictures from which a GPU gets the recipe for large sets.
-_LARGE_SET = 300_000
-# A small set gets a smaller batch than the recipe's, so that an epoch has about this many steps.
-_LEAST_STEPS, _SMALL_BATCH = 16, 8
 
 
 @dataclass(kw_only=True)
@@ -26,7 +17,7 @@ class TrainOptions:
     min_pictures: int = 1
     """Identities with fewer pictures are left out."""
     recipe: str = "auto"
-    """`auto`, or the name of a file under `faceidx/recipes/`."""
+    """`auto`, the name of a file under `faceidx/recipes/`, or a TOML file of the user's own."""
     arch: str | None = None
     from_model: Path | None = None
     """A model of ours to start from, for the stages `continue` and `finetune`."""
@@ -73,6 +64,8 @@ class TrainOptions:
     """`auto`, or the number of processes (on a GPU, of GPUs)."""
     num_nodes: int = 1
     precision: str = "auto"
+    compile: str = "auto"
+    """`auto`, `on` or `off`: whether torch compiles the backbone."""
     seed: int = 0
     follow_links: bool = False
     overwrite: bool = False
@@ -112,40 +105,3 @@ class Recipe:
     """`natural`: each picture once an epoch; `balanced`: each identity as often as any other."""
     sample_rate: float = 1.0
     """Share of the classes that takes part in a step, those of the batch always among them."""
-
-
-def recipe_names() -> list[str]:
-    """Names for `--recipe`, besides `auto`."""
-    folder = resources.files("faceidx").joinpath("recipes")
-    names = [f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")]
-    return sorted(names)
-
-
-def settle_recipe(options: TrainOptions, *, pictures: int, on_gpu: bool) -> Recipe:
-    """Choose the recipe, and let the options that were given beat it.
-
-    Args:
-        pictures: how many there are to train on.
-
-    Raises:
-        InputError: no such recipe, or a value out of range.
-    """
-    name = options.recipe
-    if name == "auto":
-        name = "laptop" if not on_gpu else "gpu" if pictures < _LARGE_SET else "large"
-    if name not in recipe_names():
-        raise InputError(f"no recipe named {name!r}; there are auto, {', '.join(recipe_names())}")
-    text = resources.files("faceidx").joinpath("recipes", f"{name}.toml").read_text("utf-8")
-    recipe = Recipe(**tomllib.loads(text))
-    names = [f.name for f in fields(Recipe)]
-    given = {n: getattr(options, n) for n in names if getattr(options, n, None) is not None}
-    recipe = replace(recipe, **given)
-    if min(recipe.epochs, recipe.batch_size) < 1 or recipe.lr <= 0:
-        raise InputError("--epochs and --batch-size must be 1 or more, --lr above 0")
-    if not 0 <= recipe.ema < 1:
-        raise InputError(f"--ema {recipe.ema}: give a decay from 0 to below 1, such as 0.999")
-    if not 0 < recipe.sample_rate <= 1:
-        raise InputError(f"--sample-rate {recipe.sample_rate}: give a share above 0, 1 for all")
-    if options.batch_size is None:
-        recipe.batch_size = min(recipe.batch_size, max(_SMALL_BATCH, pictures // _LEAST_STEPS))
-    return recipe

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from faceidx.losses.scoring_head import ScoringHead
 from faceidx.training import run_folder
 from faceidx.training.average import Average
+from faceidx.training.compiling import compile_backbone, wants_compiling
 from faceidx.training.job import Job
 from faceidx.training.network import TrainingNetwork, build_network
 from faceidx.training.optimizer import build_optimizer
@@ -55,6 +56,21 @@ class Run:
 
 def set_up(fabric: Fabric, job: Job, stop: Stop) -> Run:
     """Build the network, and put it where the run stands."""
+    folder = job.options.out / run_folder.STATE
+    saved = read_state(folder)
+    run = assemble(fabric, job, saved[0] if saved else State(), stop)
+    fabric.barrier()  # all have looked before the first one writes
+    if saved:
+        load_tensors(folder, run.kept)
+    else:
+        run.save()
+    if job.options.aux_start != "auto" and job.recipe.aux:
+        run.state.aux_started = int(job.options.aux_start) - 1
+    return run
+
+
+def assemble(fabric: Fabric, job: Job, state: State, stop: Stop) -> Run:
+    """Build everything that trains, the weights as they are at the start."""
     options, recipe = job.options, job.recipe
     torch.manual_seed(options.seed)
     rows = job.head_rows(fabric.world_size, fabric.global_rank)
@@ -64,6 +80,8 @@ def set_up(fabric: Fabric, job: Job, stop: Stop) -> Run:
     if fabric.world_size > 1:
         at_once = recipe.batch_size // recipe.accumulate // fabric.world_size
         settle_norms(plain, options.sync_bn, on_gpu=fabric.device.type != "cpu", pictures=at_once)
+    if wants_compiling(job, on_gpu=fabric.device.type == "cuda"):
+        compile_backbone(fabric, plain.to(fabric.device), job)
     # What each process has for itself DDP neither compares nor adds up.
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(plain, plain.spread_names())
     moves = build_optimizer(plain, recipe, job.start.stage)
@@ -77,12 +95,10 @@ def set_up(fabric: Fabric, job: Job, stop: Stop) -> Run:
         average=average.network if average else None,
         scaler=fabric.strategy.precision,
     )
-    folder = options.out / run_folder.STATE
-    saved = read_state(folder)
-    run = Run(
+    return Run(
         fabric=fabric,
         job=job,
-        state=saved[0] if saved else State(),
+        state=state,
         plain=plain,
         network=network,
         optimizer=optimizer,
@@ -90,11 +106,3 @@ def set_up(fabric: Fabric, job: Job, stop: Stop) -> Run:
         kept=kept,
         stop=stop,
     )
-    fabric.barrier()  # all have looked before the first one writes
-    if saved:
-        load_tensors(folder, kept)
-    else:
-        run.save()
-    if options.aux_start != "auto" and recipe.aux:
-        run.state.aux_started = int(options.aux_start) - 1
-    return run

@@ -21,7 +21,8 @@ METRICS, CONFIG, CURVES, LEFT_OUT = "metrics.jsonl", "config.toml", "curves.png"
 TENSORBOARD = "tensorboard"
 _OURS = {MODEL, LAST, STATE, METRICS, CONFIG, CURVES, LEFT_OUT, TENSORBOARD}
 # Options that do not change what is learned: a run may go on with others.
-_FREE = {"out", "root", "device", "devices", "num_nodes", "overwrite", "pairs_root", "head_shards"}
+_ELSEWHERE = {"out", "root", "pairs_root", "overwrite"}
+_FREE = _ELSEWHERE | {"device", "devices", "num_nodes", "compile", "head_shards"}
 
 
 def settings_of(options: TrainOptions, recipe: Recipe, digest: str) -> dict[str, Any]:

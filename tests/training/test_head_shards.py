@@ -24,7 +24,8 @@ from faceidx.training.job import Job, settle_job, spread_head
 from faceidx.training.launch import launch, settle_hardware
 from faceidx.training.loop import train
 from faceidx.training.network import Start, build_network
-from faceidx.training.options import Recipe, TrainOptions, settle_recipe
+from faceidx.training.options import Recipe, TrainOptions
+from faceidx.training.recipes import settle_recipe
 from faceidx.training.run import set_up
 from faceidx.training.stop import Stop
 from tests.training.conftest import paint_people, quick

@@ -22,7 +22,7 @@ from faceidx.models.open import ModelOptions, open_model
 from faceidx.progress import Progress
 from faceidx.training import epoch, run_folder
 from faceidx.training.loop import train
-from faceidx.training.options import settle_recipe
+from faceidx.training.recipes import settle_recipe
 from tests.training.conftest import paint_people, quick
 
 TIMES = {"seconds", "images_per_second"}

@@ -1,0 +1,111 @@
+"""Recipes: what presets the settings that are not given, ours or a file of the user's own."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import fields, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from faceidx.errors import InputError
+from faceidx.training.options import Recipe, TrainOptions
+
+# Pictures from which a GPU gets the recipe for large sets.
+_LARGE_SET = 300_000
+# A small set gets a smaller batch than the recipe's, so that an epoch has about this many steps.
+_LEAST_STEPS, _SMALL_BATCH = 16, 8
+
+
+def recipe_names() -> list[str]:
+    """Names for `--recipe`, besides `auto`."""
+    folder = resources.files("faceidx").joinpath("recipes")
+    names = [f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")]
+    return sorted(names)
+
+
+def fitting_recipe(pictures: int, *, on_gpu: bool) -> str:
+    """The name of the recipe that `auto` stands for."""
+    return "laptop" if not on_gpu else "gpu" if pictures < _LARGE_SET else "large"
+
+
+def settle_recipe(options: TrainOptions, *, pictures: int, on_gpu: bool) -> Recipe:
+    """Choose the recipe, and let the options that were given beat it.
+
+    Args:
+        pictures: how many there are to train on.
+
+    Raises:
+        InputError: no such recipe, or a value out of range.
+    """
+    fitting = fitting_recipe(pictures, on_gpu=on_gpu)
+    name = fitting if options.recipe == "auto" else options.recipe
+    if name.endswith(".toml"):
+        recipe = replace(_packaged(fitting), **_own(Path(name)))
+    elif name in recipe_names():
+        recipe = _packaged(name)
+    else:
+        raise InputError(
+            f"no recipe named {name!r}; there are auto, {', '.join(recipe_names())}, and a file of "
+            "your own, NAME.toml"
+        )
+    names = [f.name for f in fields(Recipe)]
+    given = {n: getattr(options, n) for n in names if getattr(options, n, None) not in (None, ())}
+    recipe = replace(recipe, **given)
+    if min(recipe.epochs, recipe.batch_size) < 1 or recipe.lr <= 0:
+        raise InputError("--epochs and --batch-size must be 1 or more, --lr above 0")
+    if not 0 <= recipe.ema < 1:
+        raise InputError(f"--ema {recipe.ema}: give a decay from 0 to below 1, such as 0.999")
+    if not 0 < recipe.sample_rate <= 1:
+        raise InputError(f"--sample-rate {recipe.sample_rate}: give a share above 0, 1 for all")
+    if options.batch_size is None:
+        recipe.batch_size = min(recipe.batch_size, max(_SMALL_BATCH, pictures // _LEAST_STEPS))
+    return recipe
+
+
+def _packaged(name: str) -> Recipe:
+    text = resources.files("faceidx").joinpath("recipes", f"{name}.toml").read_text("utf-8")
+    return Recipe(**tomllib.loads(text))
+
+
+def _own(file: Path) -> dict[str, Any]:
+    """The settings of a recipe of the user's own; what it does not say is as `auto` has it.
+
+    Raises:
+        InputError: it cannot be read, or a setting is unknown or of the wrong kind.
+    """
+    try:
+        table = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{file}: no readable TOML file ({error})") from None
+    kinds = get_type_hints(Recipe)
+    settings: dict[str, Any] = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in kinds:
+            raise InputError(
+                f"{file}: no recipe has a setting {key!r}; there are {', '.join(kinds)}"
+            )
+        if isinstance(value, list):
+            value = tuple(value)
+        if not _is_of(value, kinds[name]):
+            raise InputError(f"{file}: {key} = {value!r} is no {_KIND_NAMES[kinds[name]]}")
+        settings[name] = value
+    return settings
+
+
+_KIND_NAMES = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    float | None: "number",
+    tuple[str, ...]: "list of texts",
+}
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    if isinstance(value, bool):
+        return False
+    if kind == tuple[str, ...]:
+        return isinstance(value, tuple) and all(isinstance(part, str) for part in value)
+    return isinstance(value, (int, float) if kind in (float, float | None) else kind)

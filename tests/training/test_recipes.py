@@ -1,0 +1,63 @@
+"""Recipes: ours, and files of the user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from faceidx.errors import InputError
+from faceidx.training.options import Recipe, TrainOptions
+from faceidx.training.recipes import recipe_names, settle_recipe
+
+
+def _settled(recipe: str, pictures: int = 5000, on_gpu: bool = False, **more: object) -> Recipe:
+    options = TrainOptions(data=Path("d"), out=Path("o"), recipe=recipe, **more)  # type: ignore[arg-type]
+    return settle_recipe(options, pictures=pictures, on_gpu=on_gpu)
+
+
+def test_auto_goes_by_the_size_of_the_data_and_the_device() -> None:
+    assert _settled("auto") == _settled("laptop")
+    assert _settled("auto", on_gpu=True) == _settled("gpu")
+    assert _settled("auto", pictures=300_000, on_gpu=True) == _settled("large", pictures=300_000)
+    assert {"laptop", "gpu", "large", "demo"} <= set(recipe_names())
+
+
+def test_a_recipe_of_the_users_own_says_what_it_likes_and_auto_the_rest(tmp_path: Path) -> None:
+    own = tmp_path / "mine.toml"
+    own.write_text(
+        'arch = "mobilefacenet"\nlr = 1\nbatch-size = 32\naux = ["center"]\nscale = 8.5\n'
+    )
+    mine, auto = _settled(str(own)), _settled("auto")
+    assert (mine.arch, mine.lr, mine.batch_size) == ("mobilefacenet", 1, 32)
+    assert (mine.aux, mine.scale) == (("center",), 8.5)
+    assert mine.weight_decay == auto.weight_decay
+    assert _settled(str(own), arch="resnet18").arch == "resnet18"  # a flag beats the recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rate = 0.1", r"mine\.toml: no recipe has a setting 'learning_rate'; .*\blr\b"),
+        ('lr = "high"', r"mine\.toml: lr = 'high' is no number"),
+        ("epochs = 2.5", r"mine\.toml: epochs = 2\.5 is no whole number"),
+        ("epochs = true", r"mine\.toml: epochs = True is no whole number"),
+        ('aux = "center"', r"mine\.toml: aux = 'center' is no list of texts"),
+        ("arch = 50", r"mine\.toml: arch = 50 is no text"),
+        ("arch = ", r"mine\.toml: no readable TOML file"),
+    ],
+)
+def test_a_recipe_with_mistakes_is_refused_by_file_and_key(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    own = tmp_path / "mine.toml"
+    own.write_text(text)
+    with pytest.raises(InputError, match=message):
+        _settled(str(own))
+
+
+def test_a_recipe_that_is_not_there_is_named() -> None:
+    with pytest.raises(InputError, match=r"nowhere\.toml: no readable TOML file"):
+        _settled("nowhere.toml")
+    with pytest.raises(InputError, match="no recipe named 'secret'; there are auto, demo"):
+        _settled("secret")
