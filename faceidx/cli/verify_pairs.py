@@ -43,6 +43,7 @@ Examples:
   faceidx verify-pairs pairs.txt --embeddings photos.h5 --report verdict --pictures photos
   faceidx verify-pairs pairs.txt --embeddings photos.h5 --save-threshold t.json --at-fmr 1e-3
   faceidx verify-pairs pairs.txt --embeddings photos.h5 --groups groups.csv --at-fmr 1e-2
+  faceidx verify-pairs test.txt --unlabelled --images . --model face.safetensors --scores out.csv
   faceidx verify-pairs --all-pairs --embeddings photos.h5 --fmr 1e-3,1e-6
   faceidx verify-pairs scores.csv --fmr 1e-2,1e-4
   faceidx verify-pairs --compare old.csv new.csv --report comparison --pictures photos""",
@@ -57,6 +58,11 @@ Examples:
     "--all-pairs",
     is_flag=True,
     help="In place of PAIRS: all pictures of --embeddings against all others.",
+)
+@click.option(
+    "--unlabelled",
+    is_flag=True,
+    help="PAIRS says `left right` a line and no more: write --scores, and judge nothing.",
 )
 @click.option("--embeddings", type=FILE, help="Embeddings file of the listed pictures.")
 @click.option("--images", type=FILE, metavar="ROOT", help="Embed the listed pictures of a folder.")
@@ -114,6 +120,7 @@ def verify_pairs(
     list_format: str,
     fmr: str,
     folds: Literal["auto"] | int,
+    unlabelled: bool,
     **options: Any,
 ) -> tuple[dict[str, Any], str]:
     """Score the pairs of PAIRS and judge the scores: exact ROC, AUC, EER, TAR at FAR.
@@ -125,22 +132,28 @@ def verify_pairs(
     --compare two or more files of scores stand for as many systems.
     """
     from faceidx.evaluation import verification
+    from faceidx.evaluation.unlabelled import score_unlabelled
 
+    if compare and unlabelled:
+        raise click.UsageError("--compare takes files of scores; drop --unlabelled.")
     if compare:
         kept = {name: options[name] for name in ("report", "pictures", "overwrite", "seed")}
         targets = verification.parse_targets(fmr)
         return _compared(pairs, format=list_format, fmr=targets, folds=folds, **kept)
     with progress_bar() as progress:
-        verified = verification.verify_pairs(
-            verification.VerifyOptions(
-                pairs=_judged(pairs, options["embeddings"], all_pairs=options["all_pairs"]),
-                format=list_format,
-                fmr=verification.parse_targets(fmr),
-                folds=folds,
-                **options,
-            ),
-            progress,
+        wanted = verification.VerifyOptions(
+            pairs=_judged(pairs, options["embeddings"], all_pairs=options["all_pairs"]),
+            format=list_format,
+            fmr=verification.parse_targets(fmr),
+            folds=folds,
+            **options,
         )
+        if unlabelled:
+            scored = score_unlabelled(wanted, progress)
+            counts = f"{scored['pairs']:,} pairs, {scored['missing']:,} of them without score"
+            told = f"{scored['scores']}: {counts}"
+            return scored, told
+        verified = verification.verify_pairs(wanted, progress)
     result = verified.as_json()
     result |= {name: options[name] for name in ("scores", "report", "save_threshold")}
     return result, summary(result, verified.groups)

@@ -54,7 +54,7 @@ def verify_pairs(
     Raises:
         InputError: the list, the embeddings or the options are wrong, or an output exists.
     """
-    _check(options)
+    check_options(options)
     if options.all_pairs:
         all_pairs = judge_all_pairs(options, progress)
         _write(all_pairs, options)
@@ -62,13 +62,28 @@ def verify_pairs(
     groups = None if options.groups is None else read_groups(options.groups)
     listed = read_list(options.pairs, format=options.format)
     with ExitStack() as stack:
-        if known is None and options.embeddings is not None:
-            known = known_embeddings(stack.enter_context(EmbeddingFile(options.embeddings)))
-        elif known is None and options.model is not None:
-            known = embed_listed(listed, options.images, options.model, options.pipeline, progress)
+        known = known or embeddings_of(listed, options, stack, progress)
         verification = judge(listed, known, options, progress, groups)
     _write(verification, options)
     return verification
+
+
+def embeddings_of(
+    listed: PairList | ScoreList,
+    options: VerifyOptions,
+    stack: ExitStack,
+    progress: ProgressCallback,
+) -> KnownEmbeddings | None:
+    """The embeddings of a list's pictures, as the options say; None where they name none.
+
+    Args:
+        stack: closes the file that they are read from.
+    """
+    if options.embeddings is not None:
+        return known_embeddings(stack.enter_context(EmbeddingFile(options.embeddings)))
+    if options.model is not None:
+        return embed_listed(listed, options.images, options.model, options.pipeline, progress)
+    return None
 
 
 def judge(
@@ -149,7 +164,7 @@ def require_rate(value: float, text: str, option: str) -> float:
     return value
 
 
-def _check(options: VerifyOptions) -> None:
+def check_options(options: VerifyOptions) -> None:
     """Refuse wrong options before any work is done."""
     if options.all_pairs:
         require_fitting(options)

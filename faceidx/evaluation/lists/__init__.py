@@ -164,7 +164,8 @@ def _most_telling(
     if furthest == first and len(text.replace(",", " ").split()) == 2:
         return InputError(
             f"{path}:{first}: {shown(text)} has two fields; where they name a pair of pictures, "
-            "its label is lacking: write 1 (one person) or 0 behind them"
+            "its label is lacking: write 1 (one person) or 0 behind them, or have scores alone by "
+            "--unlabelled"
         )
     if furthest == first:
         return InputError(

@@ -110,11 +110,18 @@ def _parse(labels: Labels, places: tuple[int, int, int], line: str) -> tuple[str
 def _spaced(line: str, *, label_first: bool) -> list[str] | None:
     """Split a line whose names hold blanks and end like pictures do."""
     label, names = _cut(line, first=label_first)
+    both = spaced_pictures(names)
+    if both is None:
+        return None
+    return [label, *both] if label_first else [*both, label]
+
+
+def spaced_pictures(names: str) -> list[str] | None:
+    """Part two names that hold blanks and end like pictures do."""
     ends = [end.end() for end in _PICTURE_ENDS.finditer(names)]
     if len(ends) != 2 or ends[1] != len(names):
         return None
-    both = [names[: ends[0]], names[ends[0] :].strip(" \t")]
-    return [label, *both] if label_first else [*both, label]
+    return [names[: ends[0]], names[ends[0] :].strip(" \t")]
 
 
 def _cut(line: str, *, first: bool) -> tuple[str, str]:
