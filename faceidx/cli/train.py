@@ -27,6 +27,7 @@ Examples:
   faceidx train people/ --out run --aux center --aux angle
   faceidx train others/ --out tuned --from run/model.safetensors --stage finetune
   faceidx train people/ --out run --device cpu --devices 2
+  faceidx train 'shards/{000..099}.tar' --out run --min-pictures 3 --dry-run
 
 The same command goes on after an interruption, and ends as if there had been none."""
 )
