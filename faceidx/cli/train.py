@@ -163,6 +163,14 @@ The same command goes on after an interruption, and ends as if there had been no
     show_default=True,
     help="auto: on a GPU, where the run is long enough.",
 )
+@click.option(
+    "--save-steps",
+    type=click.IntRange(1),
+    default=500,
+    show_default=True,
+    metavar="N",
+    help="Save the state every N steps, and at the end of each epoch.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan, time a few steps, write nothing.")
 @click.option("--follow-links", is_flag=True, help="Follow links to folders.")
 @click.option("--overwrite", is_flag=True, help="Replace a run in RUN.")

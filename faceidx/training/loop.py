@@ -16,17 +16,18 @@ from lightning_fabric import Fabric
 
 from faceidx.files import writer_lock
 from faceidx.progress import ProgressCallback, silent
-from faceidx.training import history, run_folder
-from faceidx.training.after_epoch import close_epoch, open_board, write_epoch
+from faceidx.training import guard, history, run_folder
+from faceidx.training.after_epoch import auxiliary_summary, close_epoch, write_epoch
+from faceidx.training.board import Board
 from faceidx.training.epoch import pool_unreadable, train_epoch
 from faceidx.training.job import Job, settle_job
 from faceidx.training.launch import is_first_process, launch, settle_hardware
 from faceidx.training.network import head_record
 from faceidx.training.options import TrainOptions
-from faceidx.training.run import set_up
+from faceidx.training.run import Run, set_up
 from faceidx.training.state import State
 from faceidx.training.stop import on_sigterm
-from faceidx.training.validate import validate
+from faceidx.training.validate import DivergedError, validate
 
 
 def train(options: TrainOptions, progress: ProgressCallback = silent) -> dict[str, Any]:
@@ -55,20 +56,43 @@ def fit(fabric: Fabric, job: Job, progress: ProgressCallback) -> State:
     """The whole training in one process of possibly several."""
     with on_sigterm() as stop:
         run = set_up(fabric, job, stop)
-        state, data, recipe = run.state, job.data, job.recipe
-        board = open_board(job.options.out, state) if fabric.is_global_zero else None
-        while state.epoch < recipe.epochs:
-            train_epoch(run, progress)
-            head = head_record(run.plain, recipe)
-            results = validate(fabric, run.judged, data, head, recipe.batch_size)
-            pool_unreadable(run)
-            close_epoch(run, results)
-            write_epoch(run, board)
-            run.save()  # comes last, as it says that all is there
-            fabric.barrier()
-    if board:
-        board.close()
-    return state
+        events = job.options.out / run_folder.TENSORBOARD if fabric.is_global_zero else None
+        with Board(events, run.state.epoch) as board:
+            while run.state.epoch < job.recipe.epochs:
+                _one_epoch(run, board, progress)
+        if fabric.is_global_zero:
+            run_folder.remove_good_state(job.options.out)
+    return run.state
+
+
+def _one_epoch(run: Run, board: Board, progress: ProgressCallback) -> None:
+    """Train, judge and write an epoch; or go back, where an auxiliary loss did harm."""
+    job, epoch = run.job, run.state.epoch + 1
+    trouble = train_epoch(run, progress) or _judge_epoch(run)
+    if trouble:
+        guard.go_back(run, epoch, trouble)
+        board.reopen(run.state.epoch)
+        return
+    write_epoch(run, board)
+    if guard.is_to_go_back_to(run.state, job.options.select):
+        run.save(run_folder.GOOD)
+    run.save()  # comes last, as it says that all is there
+    run.fabric.barrier()
+
+
+def _judge_epoch(run: Run) -> str | None:
+    """Validate and close an epoch; return what went wrong with an auxiliary loss on."""
+    job = run.job
+    head = head_record(run.plain, job.recipe)
+    try:
+        results = validate(run.fabric, run.judged, job.data, head, job.recipe.batch_size)
+    except DivergedError as error:
+        if not guard.is_guarded(run.state):
+            raise guard.give_up(run, str(error)) from None
+        return str(error)
+    pool_unreadable(run)
+    close_epoch(run, results)
+    return guard.trouble_after_epoch(run.state, job.options.select)
 
 
 def _summary(job: Job, state: State) -> dict[str, Any]:
@@ -90,4 +114,5 @@ def _summary(job: Job, state: State) -> dict[str, Any]:
         "pairs_auc": best["pairs_auc"],
         "images_per_second": trained * len(state.history) / max(1e-9, state.seconds),
         "seconds": state.seconds,
+        **auxiliary_summary(job.recipe, state),
     }

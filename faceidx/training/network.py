@@ -60,7 +60,8 @@ class TrainingNetwork(nn.Module):
 
         Returns:
             Scalars: `loss` (what to minimise), `correct` (how many were classified right), the
-            head's own loss as `head`, and each active auxiliary loss under its name.
+            head's own loss as `head`, each active auxiliary loss under its name, and the mean
+            length of the embeddings as `norm`.
         """
         if self.compiled:
             embeddings = self.compiled(normalize_pictures(pictures, self.preprocessing))
@@ -79,6 +80,7 @@ class TrainingNetwork(nn.Module):
             value = auxiliary(embeddings, labels, *extra)
             total = total + weights[name] * value
             parts[name] = value.detach()
+        parts["norm"] = embeddings.detach().float().norm(dim=1).mean()
         return {"loss": total, "correct": right.sum(), **parts}
 
     def prepare(self, labels: torch.Tensor, seed: int) -> None:

@@ -66,6 +66,8 @@ class TrainOptions:
     precision: str = "auto"
     compile: str = "auto"
     """`auto`, `on` or `off`: whether torch compiles the backbone."""
+    save_steps: int = 500
+    """The state is saved every so many steps, so that little is lost of a long epoch."""
     seed: int = 0
     follow_links: bool = False
     overwrite: bool = False

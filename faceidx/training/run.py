@@ -48,24 +48,39 @@ class Run:
         """Steps an epoch."""
         return len(self.job.data.rows) // self.job.recipe.batch_size
 
-    def save(self) -> None:
-        """Write everything that is needed to go on from here; all processes take part."""
-        folder = self.job.options.out / run_folder.STATE
+    def save(self, name: str = run_folder.STATE) -> None:
+        """Write everything that is needed to go on from here to a folder of the run.
+
+        All processes take part.
+        """
+        folder = self.job.options.out / name
         save_state(folder, self.state, self.kept, self.job.settings)
+
+    def load(self, name: str = run_folder.STATE) -> bool:
+        """Go on from what was saved in a folder of the run; False where nothing was.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        folder = self.job.options.out / name
+        saved = read_state(folder)
+        if saved:
+            self.state = saved[0]
+            load_tensors(folder, self.kept)
+        return saved is not None
 
 
 def set_up(fabric: Fabric, job: Job, stop: Stop) -> Run:
     """Build the network, and put it where the run stands."""
-    folder = job.options.out / run_folder.STATE
-    saved = read_state(folder)
-    run = assemble(fabric, job, saved[0] if saved else State(), stop)
+    run = assemble(fabric, job, State(), stop)
+    known = run.load()
     fabric.barrier()  # all have looked before the first one writes
-    if saved:
-        load_tensors(folder, run.kept)
-    else:
+    if not known:
+        if job.options.aux_start != "auto" and job.recipe.aux:
+            run.state.aux_started = int(job.options.aux_start) - 1
+            if run.state.aux_started == 0:
+                run.save(run_folder.GOOD)
         run.save()
-    if job.options.aux_start != "auto" and job.recipe.aux:
-        run.state.aux_started = int(job.options.aux_start) - 1
     return run
 
 

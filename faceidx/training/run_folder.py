@@ -19,10 +19,12 @@ from faceidx.training.state import read_state
 MODEL, LAST, STATE = "model.safetensors", "last.safetensors", "state"
 METRICS, CONFIG, CURVES, LEFT_OUT = "metrics.jsonl", "config.toml", "curves.png", "left-out.csv"
 TENSORBOARD = "tensorboard"
-_OURS = {MODEL, LAST, STATE, METRICS, CONFIG, CURVES, LEFT_OUT, TENSORBOARD}
+# The end of the last healthy epoch, while an auxiliary loss is on (`guard`).
+GOOD = "good-state"
+_OURS = {MODEL, LAST, STATE, METRICS, CONFIG, CURVES, LEFT_OUT, TENSORBOARD, GOOD}
 # Options that do not change what is learned: a run may go on with others.
 _ELSEWHERE = {"out", "root", "pairs_root", "overwrite"}
-_FREE = _ELSEWHERE | {"device", "devices", "num_nodes", "compile", "head_shards"}
+_FREE = _ELSEWHERE | {"device", "devices", "num_nodes", "compile", "head_shards", "save_steps"}
 
 
 def settings_of(options: TrainOptions, recipe: Recipe, digest: str) -> dict[str, Any]:
@@ -65,7 +67,10 @@ def prepare_folder(run: Path, settings: dict[str, Any], *, overwrite: bool) -> N
 
 def _why_not_go_on(run: Path, settings: dict[str, Any]) -> str | None:
     """What keeps a run from being gone on with, None where nothing does."""
-    saved = read_state(run / STATE)
+    try:
+        saved = read_state(run / STATE)
+    except InputError as error:
+        return f"cannot go on: {error}"
     if saved is None:
         held = (run / MODEL).exists()
         return "holds a model but no state to go on from; give --overwrite" if held else None
@@ -132,3 +137,8 @@ def draw_curves(run: Path, history: list[dict[str, Any]]) -> None:
                 axes.axvline(line["epoch"], color="grey", linestyle=":")
     with whole_file(run / CURVES) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
+
+
+def remove_good_state(run: Path) -> None:
+    """Delete what a finished run has no use for."""
+    shutil.rmtree(run / GOOD, ignore_errors=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import statistics
 from collections.abc import Sequence
 
 # Share of the peak rate that the schedule ends at.
 _FINAL_SHARE = 0.01
-# Shares of all epochs that a validation curve may pass without gaining before it counts as flat.
-_PATIENCE_SHARE = 0.125
-# A gain is this much of the remaining error or more.
-_LEAST_GAIN = 0.02
+# A validation curve is flat where its trend over this share of all epochs, and no fewer, gains no
+# more than so much of the remaining error, or of what the curve has gained since its first epoch.
+_WINDOW_SHARE, _LEAST_WINDOW = 1 / 6, 4
+_GAIN_OF_REST, _GAIN_OF_PAST = 0.02, 0.05
 
 
 def rate_share(step: int, *, steps: int, warmup: int) -> float:
@@ -27,15 +29,22 @@ def rate_share(step: int, *, steps: int, warmup: int) -> float:
 def has_flattened(values: Sequence[float], epochs: int) -> bool:
     """Whether a validation curve (higher is better, at most 1) has stopped gaining.
 
+    The trend is the median of the slopes between all pairs of epochs (Theil 1950, Sen 1968), so
+    that one lucky or unlucky epoch neither makes a plateau nor hides one.
+
     Args:
         values: one an epoch so far.
-        epochs: of the whole run; the patience is a share of it.
+        epochs: of the whole run.
     """
-    patience = max(2, round(epochs * _PATIENCE_SHARE))
-    if len(values) <= patience:
+    window = max(_LEAST_WINDOW, round(epochs * _WINDOW_SHARE))
+    if len(values) <= window:
         return False
-    before, lately = max(values[:-patience]), max(values[-patience:])
-    return lately - before <= _LEAST_GAIN * (1 - before)
+    lately = values[-window:]
+    pairs = itertools.combinations(range(window), 2)
+    slope = statistics.median((lately[b] - lately[a]) / (b - a) for a, b in pairs)
+    level = statistics.median(lately)
+    enough = max(_GAIN_OF_REST * (1 - level), _GAIN_OF_PAST * (level - values[0]))
+    return slope * (window - 1) <= enough
 
 
 def auxiliary_share(step: int, started: int | None, steps_per_epoch: int) -> float:

@@ -1,7 +1,8 @@
 """Everything that is needed to go on after an interruption: the folder `state/` of a run.
 
-Tensors lie in `tensors.safetensors`, the rest in `state.json`; the folder is replaced in one step,
-so a run killed at any moment finds the previous state or the new one, whole.
+Tensors lie in `tensors.safetensors`, the rest in `state.json`, with the SHA-256 of the tensors; the
+folder is replaced in one step, so a run killed at any moment finds the previous state or the new
+one, whole.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from typing import Any
 import torch
 
 from faceidx.errors import InputError
-from faceidx.files import whole_folder
+from faceidx.files import sha256_file, whole_folder
 from faceidx.models.tensor_file import hand_over_rows, read_tensors, write_tensors
 from faceidx.processes import RowRange, SpreadRows, process_number
 from faceidx.training.network import TrainingNetwork
 
 _TENSORS, _VALUES = "tensors.safetensors", "state.json"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(kw_only=True)
@@ -36,7 +37,15 @@ class State:
     history: list[dict[str, Any]] = field(default_factory=list)
     """The lines of `metrics.jsonl`."""
     aux_started: int | None = None
-    """The epoch, from 0, in which the auxiliary losses came in."""
+    """The epoch, from 0, in which the auxiliary losses came in, or came in anew."""
+    aux_share: float = 1.0
+    """What is left of their weight; 0 once they were switched off."""
+    rollbacks: list[dict[str, Any]] = field(default_factory=list)
+    """Each time that the run diverged and went back."""
+    looked: dict[str, float] = field(default_factory=dict)
+    """The sums when the training was last looked at."""
+    first_loss: float | None = None
+    """The classifier's, before anything was learned."""
     seconds: float = 0.0
     """Spent so far, over all interruptions."""
     unreadable: dict[str, str] = field(default_factory=dict)
@@ -90,6 +99,7 @@ def save_state(folder: Path, state: State, kept: Kept, settings: dict[str, Any])
     }
     with whole_folder(folder) as temporary:
         write_tensors(temporary / _TENSORS, tensors)
+        values["sha256"] = sha256_file(temporary / _TENSORS)
         (temporary / _VALUES).write_text(json.dumps(values), "utf-8")
 
 
@@ -106,13 +116,17 @@ def read_state(folder: Path) -> tuple[State, dict[str, Any]] | None:
         values = json.loads(path.read_text("utf-8"))
         if values["version"] > _VERSION:
             raise InputError(f"{folder} was written by a newer faceidx; update faceidx to go on")
-        return State(**values["state"]), values["settings"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error!r}); start anew with --overwrite") from None
+        state, settings = State(**values["state"]), dict(values["settings"])
+        digest = sha256_file(folder / _TENSORS)
+        if values.get("sha256", digest) != digest:
+            raise ValueError(f"{_TENSORS} is not the file that was written")
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise InputError(f"{folder} is damaged ({error!r}); start anew with --overwrite") from None
+    return state, settings
 
 
 def load_tensors(folder: Path, kept: Kept) -> None:
-    """Put the saved weights and the optimizer's memory back.
+    """Put the saved weights and the optimizer's memory back; the folder was read by `read_state`.
 
     Raises:
         InputError: the file is damaged or belongs to another network.

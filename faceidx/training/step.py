@@ -57,7 +57,8 @@ def learn(
 
     Returns:
         This process's share of the batch's mean losses, and its number of right answers as
-        `correct`: to be added up over processes. float64 scalars on the device.
+        `correct`: to be added up over processes. float64 scalars on the device. In fp16 a part
+        whose loss overflowed is left out, and `skipped` is the share of such parts.
     """
     sums: dict[str, torch.Tensor] = {}
     world = fabric.world_size
@@ -71,12 +72,10 @@ def learn(
             losses = network(some, theirs, weights)
             # Gradients are averaged over the processes, not added up.
             fabric.backward(losses["loss"] * (share * world))
-        for name, value in losses.items():  # added on the device: nobody waits for them
-            counted = value.detach().double() * (1.0 if name == "correct" else share)
-            sums[name] = sums.get(name, 0.0) + counted
+        for name, value in _counted(losses, share, scaled=is_scaled(fabric)).items():
+            sums[name] = sums.get(name, 0.0) + value  # on the device: nobody waits for it
     own = _own_gradients(network)
-    scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
-    if own and scaled and world > 1:
+    if own and is_scaled(fabric) and world > 1:
         _tell_of_overflow(optimizer, own)
     if recipe.clip_norm:
         fabric.strategy.precision.unscale_gradients(_unwrap_objects(optimizer))
@@ -123,3 +122,23 @@ def _clip(optimizer: torch.optim.Optimizer, own: list[torch.Tensor], longest: fl
         square = square + add_up(torch.nn.utils.get_total_norm(own).square())
     factor = (longest / (square.sqrt() + 1e-6)).clamp(max=1)  # as torch's clip_grad_norm_
     torch._foreach_mul_([*shared, *own], factor)
+
+
+def is_scaled(fabric: Fabric) -> bool:
+    """Whether fp16's scaler is at work, which skips a step that overflows and scales down."""
+    return getattr(fabric.strategy.precision, "scaler", None) is not None
+
+
+def _counted(
+    losses: Mapping[str, torch.Tensor], share: float, *, scaled: bool
+) -> dict[str, torch.Tensor]:
+    """What a part of the batch adds to the batch's figures."""
+    counted = {
+        name: value.detach().double() * (1.0 if name == "correct" else share)
+        for name, value in losses.items()
+    }
+    if not scaled:
+        return counted
+    there = torch.stack([value.isfinite() for value in counted.values()]).all()
+    kept = {name: torch.where(there, value, 0.0) for name, value in counted.items()}
+    return {**kept, "skipped": share * (~there).double()}

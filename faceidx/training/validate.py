@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from faceidx.errors import JobError
 from faceidx.evaluation.roc import auc, roc_curve
 from faceidx.models.face_model import normalize
 from faceidx.models.record import Head
@@ -25,6 +26,10 @@ _MOST_VERIFIED = 3000
 _LOGITS_AT_ONCE = 1 << 25
 
 
+class DivergedError(JobError):
+    """The network answers with what is no number."""
+
+
 @torch.no_grad()
 def validate(
     fabric: Fabric, network: TrainingNetwork, data: TrainingData, head: Head, batch_size: int
@@ -35,6 +40,9 @@ def validate(
         `val_accuracy` (share of held-out pictures classified right), `val_auc` (over all pairs of
         the pictures kept for verification) and `pairs_auc` (over the pair list); None for what
         cannot be computed.
+
+    Raises:
+        DivergedError: an embedding is no number.
     """
     network.eval()
     judged = data.validation
@@ -124,4 +132,6 @@ def embed_rows(
     gathered = gather_rows(torch.cat(parts)).reshape(world, len(mine), -1)
     # Row r of process p is picture r * world + p.
     together = gathered.transpose(0, 1).flatten(0, 1)[: len(rows)].cpu().numpy()
+    if not np.isfinite(together).all():
+        raise DivergedError("its embeddings are no numbers any more")
     return together[:, :-1], together[:, -1] > 0

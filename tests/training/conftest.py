@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
 from faceidx.training.options import TrainOptions
 
@@ -47,3 +50,16 @@ def quick(data: Path, out: Path, **more: object) -> TrainOptions:
         **more,
     }
     return TrainOptions(data=data, out=out, **settings)  # type: ignore[arg-type]
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl`, times aside."""
+    times = {"seconds", "images_per_second"}
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in times} for line in lines]
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two files hold the same tensors, bit for bit."""
+    a, b = load_file(one), load_file(other)
+    return a.keys() == b.keys() and all(np.array_equal(a[n], b[n]) for n in a)

@@ -14,8 +14,7 @@ from faceidx.training.compiling import wants_compiling
 from faceidx.training.job import settle_job
 from faceidx.training.launch import settle_hardware
 from faceidx.training.loop import train
-from tests.training.conftest import quick
-from tests.training.test_loop import _metrics, _same_weights
+from tests.training.conftest import metrics, quick, same_weights
 
 
 def test_auto_compiles_on_a_gpu_from_a_million_pictures_on(people: Path, tmp_path: Path) -> None:
@@ -37,8 +36,8 @@ def test_the_trial_before_training_leaves_nothing_behind(
     monkeypatch.setattr(torch, "compile", lambda function: function)
     for compiled in ("on", "off"):
         train(quick(people, tmp_path / compiled, epochs=1, compile=compiled))
-    assert _metrics(tmp_path / "on") == _metrics(tmp_path / "off")
-    assert _same_weights(tmp_path / "on/last.safetensors", tmp_path / "off/last.safetensors")
+    assert metrics(tmp_path / "on") == metrics(tmp_path / "off")
+    assert same_weights(tmp_path / "on/last.safetensors", tmp_path / "off/last.safetensors")
 
 
 def test_without_a_compiler_one_line_says_so_and_training_goes_on(

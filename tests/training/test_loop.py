@@ -23,19 +23,7 @@ from faceidx.progress import Progress
 from faceidx.training import epoch, run_folder
 from faceidx.training.loop import train
 from faceidx.training.recipes import settle_recipe
-from tests.training.conftest import paint_people, quick
-
-TIMES = {"seconds", "images_per_second"}
-
-
-def _metrics(run: Path) -> list[dict[str, float]]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
-
-
-def _same_weights(one: Path, other: Path) -> bool:
-    a, b = load_file(one), load_file(other)
-    return a.keys() == b.keys() and all(np.array_equal(a[n], b[n]) for n in a)
+from tests.training.conftest import metrics, paint_people, quick, same_weights
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +37,7 @@ def test_a_run_learns_and_leaves_every_promised_file(people: Path, tmp_path: Pat
     result = train(quick(people, tmp_path / "run", epochs=6, lr=0.1))
     assert result["val_accuracy"] > 0.8
     assert result["classes"] == 8 and result["images"] == 72
-    lines = _metrics(tmp_path / "run")
+    lines = metrics(tmp_path / "run")
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert lines[-1]["loss"] < lines[0]["loss"]
     names = {p.name for p in (tmp_path / "run").iterdir()}
@@ -72,19 +60,18 @@ def test_the_same_seed_gives_the_same_metrics_and_weights(
     people: Path, unbroken: Path, tmp_path: Path
 ) -> None:
     train(quick(people, tmp_path / "run"))
-    assert _metrics(tmp_path / "run") == _metrics(unbroken)
-    assert _same_weights(tmp_path / "run/last.safetensors", unbroken / "last.safetensors")
+    assert metrics(tmp_path / "run") == metrics(unbroken)
+    assert same_weights(tmp_path / "run/last.safetensors", unbroken / "last.safetensors")
 
 
-def test_another_seed_gives_other_metrics(people: Path, unbroken: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_othermetrics(people: Path, unbroken: Path, tmp_path: Path) -> None:
     train(quick(people, tmp_path / "run", seed=4))
-    assert _metrics(tmp_path / "run") != _metrics(unbroken)
+    assert metrics(tmp_path / "run") != metrics(unbroken)
 
 
 def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(
     people: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(epoch, "_SAVE_STEPS", 1)
     monkeypatch.setattr(epoch, "_REPORT_STEPS", 1)
     seen = 0
 
@@ -94,38 +81,14 @@ def test_an_interrupted_run_goes_on_and_ends_like_an_unbroken_one(
         if seen == 12:  # nine steps an epoch
             raise KeyboardInterrupt
 
-    options = quick(people, tmp_path / "run")
+    options = quick(people, tmp_path / "run", save_steps=1)
     with pytest.raises(KeyboardInterrupt):
         train(options, stop_in_the_second_epoch)
     state = json.loads((tmp_path / "run/state/state.json").read_text())["state"]
     assert (state["epoch"], state["step"]) == (1, 2)
     train(options)
-    assert _metrics(tmp_path / "run") == _metrics(unbroken)
-    assert _same_weights(tmp_path / "run/last.safetensors", unbroken / "last.safetensors")
-
-
-def test_a_run_killed_at_any_moment_ends_like_an_unbroken_one(
-    people: Path, unbroken: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    script = (
-        "import sys; from pathlib import Path; from faceidx.training import epoch, loop;"
-        "from tests.training.conftest import quick; epoch._SAVE_STEPS = 1;"
-        f"loop.train(quick(Path({str(people)!r}), Path({str(run)!r})))"
-    )
-    rng = np.random.default_rng(0)
-    for _ in range(2):
-        process = subprocess.Popen([sys.executable, "-c", script])
-        while process.poll() is None and not (run / "state").exists():
-            time.sleep(0.01)
-        time.sleep(float(rng.uniform(0, 0.4)))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    state = json.loads((run / "state/state.json").read_text())["state"]
-    if not state["finished"]:
-        train(quick(people, run))
-    assert _metrics(run) == _metrics(unbroken)
-    assert _same_weights(run / "last.safetensors", unbroken / "last.safetensors")
+    assert metrics(tmp_path / "run") == metrics(unbroken)
+    assert same_weights(tmp_path / "run/last.safetensors", unbroken / "last.safetensors")
 
 
 @pytest.mark.parametrize("devices", ["1", "2"])
@@ -159,20 +122,21 @@ def test_sigterm_saves_the_state_and_leaves(
 def test_what_else_a_run_keeps_is_part_of_its_state(
     more: dict[str, object], people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(epoch, "_SAVE_STEPS", 1)
     monkeypatch.setattr(epoch, "_REPORT_STEPS", 1)
 
     def stop(p: Progress) -> None:
         if p.done > 88:  # in the third step of the second epoch
             raise KeyboardInterrupt
 
-    broken, whole = (quick(people, tmp_path / name, **more) for name in ("broken", "whole"))
+    broken, whole = (
+        quick(people, tmp_path / name, save_steps=1, **more) for name in ("broken", "whole")
+    )
     train(whole)
     with pytest.raises(KeyboardInterrupt):
         train(broken, stop)
     train(broken)
-    assert _metrics(broken.out) == _metrics(whole.out)
-    assert _same_weights(broken.out / "last.safetensors", whole.out / "last.safetensors")
+    assert metrics(broken.out) == metrics(whole.out)
+    assert same_weights(broken.out / "last.safetensors", whole.out / "last.safetensors")
 
 
 def test_the_average_is_what_is_judged_and_kept(people: Path, tmp_path: Path) -> None:
@@ -215,7 +179,7 @@ def test_what_a_kill_leaves_in_the_folder_does_not_stop_the_run(
     (run / ".faceidx-tmp-0123456789ab-state").mkdir()
     (run / ".faceidx-tmp-0123456789ab-model.safetensors").write_text("half")
     train(quick(people, run))
-    assert _metrics(run) == _metrics(unbroken)
+    assert metrics(run) == metrics(unbroken)
     assert not list(run.glob(".faceidx-tmp-*"))
 
 
@@ -223,7 +187,6 @@ def test_what_a_kill_leaves_in_the_folder_does_not_stop_the_run(
 def test_every_loss_trains_resumes_exactly_and_classifies(
     loss: str, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(epoch, "_SAVE_STEPS", 1)
     monkeypatch.setattr(epoch, "_REPORT_STEPS", 1)
 
     def stop(p: Progress) -> None:
@@ -231,14 +194,15 @@ def test_every_loss_trains_resumes_exactly_and_classifies(
             raise KeyboardInterrupt
 
     broken, whole = (
-        quick(people, tmp_path / name, loss=loss, epochs=2, lr=0.02) for name in ("broken", "whole")
+        quick(people, tmp_path / name, loss=loss, epochs=2, lr=0.02, save_steps=1)
+        for name in ("broken", "whole")
     )
     train(whole)
     with pytest.raises(KeyboardInterrupt):
         train(broken, stop)
     train(broken)
-    assert _metrics(broken.out) == _metrics(whole.out)
-    assert _same_weights(broken.out / "last.safetensors", whole.out / "last.safetensors")
+    assert metrics(broken.out) == metrics(whole.out)
+    assert same_weights(broken.out / "last.safetensors", whole.out / "last.safetensors")
     model = open_model(ModelOptions(path=whole.out / "model.safetensors", device="cpu"))
     pictures = [load(p.path, model.preprocessing.image_size) for p in open_source(people).pictures]
     shares = model.classify(model.raw_embed(np.stack(pictures)))
@@ -266,7 +230,7 @@ def test_a_run_interrupted_in_its_first_epoch_goes_on(
             train(quick(people, tmp_path / "run"))
     assert (tmp_path / "run/model.safetensors").exists()
     train(quick(people, tmp_path / "run"))
-    assert _metrics(tmp_path / "run") == _metrics(unbroken)
+    assert metrics(tmp_path / "run") == metrics(unbroken)
 
 
 def test_a_folder_with_other_things_is_never_emptied(people: Path, tmp_path: Path) -> None:
@@ -288,7 +252,7 @@ def test_two_processes_give_the_loss_curve_of_one(
     settings = {"batch_size": batch, "accumulate": parts, "lr": 1e-4, "epochs": 2}
     for devices in ("1", "2"):
         train(quick(people, tmp_path / devices, devices=devices, **settings))
-    one, two = _metrics(tmp_path / "1"), _metrics(tmp_path / "2")
+    one, two = metrics(tmp_path / "1"), metrics(tmp_path / "2")
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], abs=1e-5)
     # Of so few pairs one couple in another order by rounding is a hundredth.
     aucs = ([line["val_auc"] for line in lines] for lines in (one, two))
@@ -300,7 +264,7 @@ def test_an_auxiliary_loss_comes_in_at_the_epoch_asked_for(
     people: Path, tmp_path: Path, aux: str
 ) -> None:
     train(quick(people, tmp_path / "run", aux=(aux,), aux_start="2"))
-    lines = _metrics(tmp_path / "run")
+    lines = metrics(tmp_path / "run")
     assert [f"loss_{aux}" in line for line in lines] == [False, True, True]
     assert "head.weight" in load_file(tmp_path / "run/model.safetensors")
     assert not [n for n in load_file(tmp_path / "run/model.safetensors") if aux in n]
@@ -308,10 +272,10 @@ def test_an_auxiliary_loss_comes_in_at_the_epoch_asked_for(
 
 def test_auxiliary_losses_wait_for_the_curve_to_flatten(people: Path, tmp_path: Path) -> None:
     train(quick(people, tmp_path / "run", aux=("center",), epochs=12, lr=0.1))
-    started = [line.get("aux_started", False) for line in _metrics(tmp_path / "run")]
+    started = [line.get("aux_started", False) for line in metrics(tmp_path / "run")]
     assert sum(started) == 1
     first = started.index(True)
-    on = ["loss_center" in line for line in _metrics(tmp_path / "run")]
+    on = ["loss_center" in line for line in metrics(tmp_path / "run")]
     assert on == [i > first for i in range(12)]
 
 
@@ -367,6 +331,11 @@ def test_a_model_and_options_that_contradict_it_are_refused(
     model = unbroken / "model.safetensors"
     with pytest.raises(InputError, match="--embedding-dim 8"):
         train(quick(people, tmp_path / "run", from_model=model, embedding_dim=8))
+    with pytest.raises(InputError, match=r"--arch resnet10: .* has mobilefacenet"):
+        train(quick(people, tmp_path / "run", from_model=model, arch="resnet10"))
+    with pytest.raises(InputError, match=r"tensors\.safetensors"):
+        train(quick(people, tmp_path / "run", from_model=unbroken / "state/tensors.safetensors"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_unreadable_and_nameless_pictures_are_left_out_and_listed(tmp_path: Path) -> None:
@@ -392,7 +361,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
 def test_the_best_epoch_is_that_of_the_highest_mean_of_both_figures(
     unbroken: Path, tmp_path: Path
 ) -> None:
-    lines = _metrics(unbroken)
+    lines = metrics(unbroken)
     worth = [(line["val_auc"] + line["val_accuracy"]) / 2 for line in lines]
     best = max(range(len(lines)), key=lambda i: (worth[i], i)) + 1
     assert read_record(unbroken / "model.safetensors").training["epoch"] == best
@@ -431,7 +400,7 @@ def test_a_pair_list_is_reported_and_chooses_when_asked(people: Path, tmp_path: 
     pairs.write_text("\n".join(rows))
     options = quick(people, tmp_path / "run", pairs=pairs, pairs_root=people, select="pairs")
     result = train(options)
-    curve = [line["pairs_auc"] for line in _metrics(tmp_path / "run")]
+    curve = [line["pairs_auc"] for line in metrics(tmp_path / "run")]
     assert result["pairs_auc"] == max(curve)
 
 
@@ -442,7 +411,7 @@ def test_pictures_too_many_for_memory_are_read_as_they_come(
 
     monkeypatch.setattr(pictures, "_free_memory", lambda: 0)
     train(quick(people, tmp_path / "run"))
-    assert _metrics(tmp_path / "run") == _metrics(unbroken)
+    assert metrics(tmp_path / "run") == metrics(unbroken)
 
 
 def test_the_written_config_holds_every_setting(unbroken: Path) -> None:

@@ -19,8 +19,7 @@ from faceidx.training.data import TrainingData, load_data
 from faceidx.training.loop import train
 from faceidx.training.pictures import DiskBank
 from faceidx.training.scan import scan
-from tests.training.conftest import paint_people, quick
-from tests.training.test_loop import _metrics, _same_weights
+from tests.training.conftest import metrics, paint_people, quick, same_weights
 
 
 @pytest.fixture
@@ -64,8 +63,8 @@ def test_every_source_of_the_same_pictures_trains_the_same_model(
     }
     for name, (data, more) in sources.items():
         train(quick(data, tmp_path / name, epochs=1, **more))
-        assert _metrics(tmp_path / name) == _metrics(tmp_path / "plain")
-        assert _same_weights(
+        assert metrics(tmp_path / name) == metrics(tmp_path / "plain")
+        assert same_weights(
             tmp_path / name / "last.safetensors", tmp_path / "plain/last.safetensors"
         )
 
@@ -75,13 +74,12 @@ def test_streamed_shards_go_on_in_the_middle_of_an_epoch_bit_for_bit(
 ) -> None:
     monkeypatch.setattr(split, "WINDOW", 8)
     monkeypatch.setattr(batches, "WINDOW", 8)
-    monkeypatch.setattr(epoch, "_SAVE_STEPS", 1)
     monkeypatch.setattr(epoch, "_REPORT_STEPS", 1)
     shards = _pack(small, tmp_path / "shards", 5)
     announced: list[int] = []
     monkeypatch.setattr(DiskBank, "announce", lambda _, rows: announced.append(len(rows)))
     whole, broken = (
-        quick(shards, tmp_path / name, epochs=2, batch_size=4, augment="strong")
+        quick(shards, tmp_path / name, epochs=2, batch_size=4, augment="strong", save_steps=1)
         for name in ("whole", "broken")
     )
     train(whole)
@@ -96,8 +94,8 @@ def test_streamed_shards_go_on_in_the_middle_of_an_epoch_bit_for_bit(
     state = json.loads((broken.out / "state/state.json").read_text())["state"]
     assert state["epoch"] == 1 and state["step"] > 0
     train(broken)
-    assert _metrics(broken.out) == _metrics(whole.out)
-    assert _same_weights(broken.out / "last.safetensors", whole.out / "last.safetensors")
+    assert metrics(broken.out) == metrics(whole.out)
+    assert same_weights(broken.out / "last.safetensors", whole.out / "last.safetensors")
 
 
 def test_two_processes_stream_shards_as_one_does_unreadable_pictures_included(
@@ -111,7 +109,7 @@ def test_two_processes_stream_shards_as_one_does_unreadable_pictures_included(
         left_out = _left_out(tmp_path / devices)
         assert list(left_out) == ["person_01/03.png"]
         assert "not a picture" in left_out["person_01/03.png"]
-    one, two = (_metrics(tmp_path / devices)[0] for devices in ("1", "2"))
+    one, two = (metrics(tmp_path / devices)[0] for devices in ("1", "2"))
     assert one["loss"] == pytest.approx(two["loss"], rel=1e-4)
     assert one["unreadable"] == two["unreadable"] == 1
 
@@ -150,7 +148,7 @@ def test_a_picture_that_vanishes_is_listed_and_training_goes_on(
             gone.unlink(missing_ok=True)
 
     train(quick(small, tmp_path / "run", epochs=3, val="0"), vanish)
-    lines = _metrics(tmp_path / "run")
+    lines = metrics(tmp_path / "run")
     assert (lines[0]["unreadable"], lines[-1]["unreadable"]) == (0, 1)
     assert list(_left_out(tmp_path / "run")) == ["person_02/01.png"]
 
@@ -165,7 +163,7 @@ def test_an_unreadable_picture_judges_nothing(small: Path, tmp_path: Path, from_
     for file in (without / "person_00").iterdir():
         file.unlink()
     train(quick(small, tmp_path / "other", val=str(without)))
-    run, other = (_metrics(tmp_path / name)[-1] for name in ("run", "other"))
+    run, other = (metrics(tmp_path / name)[-1] for name in ("run", "other"))
     # The others are embedded in other batches, which rounds in another way.
     assert run["val_auc"] == pytest.approx(other["val_auc"], abs=1e-3)
     assert run["val_accuracy"] == other["val_accuracy"]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pytest
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 
 from faceidx.training.options import Recipe
@@ -70,3 +71,30 @@ def test_a_clipped_gradient_has_the_norm_asked_for() -> None:
         (clipped - before).flatten(), (free - before).flatten(), 0
     )
     assert direction.item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+@pytest.mark.parametrize("overflow", ["loss", "gradient"])
+def test_fp16_skips_a_step_that_overflows_and_scales_down(overflow: str, clip: float) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    precision = MixedPrecision("16-mixed", "cpu", scaler)
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=[precision])
+    plain = _Plain()
+    recipe = _recipe(clip_norm=clip)
+    network, optimizer = fabric.setup(plain, torch.optim.SGD(plain.parameters(), lr=0.5))
+    before = plain.layer.weight.detach().clone()
+    pictures, labels = torch.ones(_BATCH, 2, 2, 3), torch.arange(_BATCH) % 3
+    if overflow == "loss":
+        pictures[0] = torch.inf
+    else:
+        plain.layer.weight.register_hook(lambda gradient: gradient * torch.inf)
+    sums = learn(fabric, network, optimizer, pictures, labels, {}, recipe)
+    torch.testing.assert_close(plain.layer.weight.detach(), before)
+    assert scaler.get_scale() == 2.0**15
+    assert all(value.isfinite() for value in sums.values())
+    assert sums["skipped"] == (1 if overflow == "loss" else 0)
+    if overflow == "loss":  # the next one is learned from, at the smaller scale
+        pictures[0] = 1.0
+        sums = learn(fabric, network, optimizer, pictures, labels, {}, recipe)
+        assert sums["skipped"] == 0 and sums["loss"] > 0
+        assert (plain.layer.weight.detach() != before).any()
