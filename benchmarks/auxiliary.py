@@ -1,12 +1,14 @@
 """Auxiliary losses from the start, once the validation curve is flat, or never: side by side.
 
     python benchmarks/auxiliary.py [--aux center] [--aux-weight X] [--loss softmax] [--epochs 12]
-        [--seeds 0,1] [--image-size 32] [--arch mobilefacenet] [--out DIR] [--draw FILE.svg]
+        [--seeds 0,1] [--image-size 32] [--arch mobilefacenet] [--data DIR --val 0.3] [--out DIR]
+        [--draw FILE.svg]
 
 Trains on lfw-train with the same seeds each way, in turn, and prints a table: the best epoch by the
 training's own validation, and what that epoch reaches on the pairs of lfw-dev, which choose
-nothing. `--draw` draws the curves. `--out` keeps the runs: the same command goes on with them, and
-draws anew what is finished. Without the LFW pictures it draws faces of its own to train on.
+nothing. `--data` trains on other people, without such pairs. `--draw` draws the curves. `--out`
+keeps the runs: the same command goes on with them, and draws anew what is finished. Without the LFW
+pictures faces are drawn to train on.
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--val", default="0.1")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--draw", type=Path)
     arguments = parser.parse_args()
@@ -48,7 +52,7 @@ def main() -> None:
     print(f"{'way':15} seed  came in  went back  best epoch  val_accuracy  val_auc  pairs_auc")
     runs: dict[str, list[list[dict[str, Any]]]] = {way: [] for way in arguments.ways.split(",")}
     with tempfile.TemporaryDirectory() as temporary:
-        data = options_of_data(Path(temporary))
+        data = options_of_data(arguments.data, Path(temporary))
         for seed in map(int, arguments.seeds.split(",")):
             for way in runs:
                 out = (arguments.out or Path(temporary)) / f"{way.replace(' ', '-')}-{seed}"
@@ -68,8 +72,10 @@ def lines_of(options: TrainOptions) -> list[dict[str, Any]]:
         return [json.loads(line) for line in file]
 
 
-def options_of_data(temporary: Path) -> dict[str, Any]:
+def options_of_data(given: Path | None, temporary: Path) -> dict[str, Any]:
     """Where the pictures lie, and the pairs that choose nothing."""
+    if given is not None:
+        return {"data": given}
     if not DATA.is_dir():
         write_people(temporary / "people", people=40, pictures=12, seed=0, size=32)
         return {"data": temporary / "people"}
@@ -94,6 +100,7 @@ def options_of(
         loss=arguments.loss,
         aux_weight=arguments.aux_weight if start else None,
         epochs=arguments.epochs,
+        val=arguments.val,
         seed=seed,
         device="cpu",
     )

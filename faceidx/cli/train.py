@@ -210,6 +210,8 @@ def _summary(result: dict[str, Any]) -> str:
         "pairs_auc": "pair AUC on the pair list",
     }
     lines += [f"{text}: {result[n]:.4f}" for n, text in names.items() if result[n] is not None]
+    if "aux_share" in result:
+        lines.append(_auxiliary(result))
     if result["left_out"]:
         run = Path(result["model"]).parent
         lines.append(f"{result['left_out']} pictures were left out: {run / 'left-out.csv'}")
@@ -248,3 +250,16 @@ def _plan_text(plan: dict[str, Any]) -> str:
         *((f"recipe: {name}", value) for name, value in recipe.items()),
     ]
     return aligned((name, str(value)) for name, value in rows)
+
+
+def _auxiliary(result: dict[str, Any]) -> str:
+    """What became of the auxiliary losses."""
+    started, back = result["aux_started"], len(result["aux_rollbacks"])
+    if started is None:
+        return "the auxiliary losses never came in: the validation curve did not flatten"
+    text = f"the auxiliary losses came in with epoch {started}"
+    if not back:
+        return text
+    left = "none" if not result["aux_share"] else f"{result['aux_share']:g}"
+    times = "once" if back == 1 else f"{back} times"
+    return f"{text}; the run went back {times}, and {left} of their weight is left"
