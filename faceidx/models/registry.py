@@ -37,6 +37,12 @@ def _mobilefacenet(embedding_dim: int, image_size: tuple[int, int]) -> nn.Module
     return MobileFaceNet(embedding_dim, image_size)
 
 
+def _hybrid(embedding_dim: int, image_size: tuple[int, int]) -> nn.Module:
+    from faceidx.models.hybrid import HybridFace
+
+    return HybridFace(embedding_dim, image_size)
+
+
 def _torchvision(depth: int, *, with_fc: bool) -> Builder:
     def build(embedding_dim: int, image_size: tuple[int, int]) -> nn.Module:
         from faceidx.models.torchvision_resnet import TorchvisionResNet
@@ -67,6 +73,7 @@ BACKBONES: dict[str, Builder] = {
     **{f"resnet{depth}": _resnet(depth) for depth in (10, 18, 34, 50, 101, 152)},
     **{f"iresnet{depth}": _iresnet(depth) for depth in (18, 34, 50, 100, 200)},
     "mobilefacenet": _mobilefacenet,
+    "hybrid": _hybrid,
 }
 # What other projects' weights are run as: there to be opened and trained on, not chosen by name.
 FOREIGN_BACKBONES: dict[str, Builder] = {

@@ -24,13 +24,19 @@ class Average:
     def __init__(self, network: TrainingNetwork, decay: float) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self._decay = decay
+        self._fixed = {n for n, p in network.named_parameters() if not p.requires_grad}
+        # What does not learn is the network's own, so that it need not be followed.
+        for own, theirs in zip(self.network.parameters(), network.parameters(), strict=True):
+            if not theirs.requires_grad:
+                own.data = theirs.data
 
     @torch.no_grad()
     def follow(self, network: TrainingNetwork, step: int) -> None:
         """Take up the weights after a step, counted from 0 over the whole run."""
         new_share = 1 - min(self._decay, (1 + step) / (_YOUNG + step))
         own, new = self.network.state_dict(), network.state_dict()
-        blended = [name for name, value in own.items() if value.is_floating_point()]
+        moving = own.keys() - self._fixed
+        blended = [name for name in moving if own[name].is_floating_point()]
         torch._foreach_lerp_([own[n] for n in blended], [new[n] for n in blended], new_share)
-        for name in own.keys() - set(blended):
+        for name in moving - set(blended):
             own[name].copy_(new[name])

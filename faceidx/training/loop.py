@@ -55,7 +55,7 @@ def train(options: TrainOptions, progress: ProgressCallback = silent) -> dict[st
 def fit(fabric: Fabric, job: Job, progress: ProgressCallback) -> State:
     """The whole training in one process of possibly several."""
     with on_sigterm() as stop:
-        run = set_up(fabric, job, stop)
+        run = set_up(fabric, job, stop, progress)
         events = job.options.out / run_folder.TENSORBOARD if fabric.is_global_zero else None
         with Board(events, run.state.epoch) as board:
             while run.state.epoch < job.recipe.epochs:

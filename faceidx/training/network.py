@@ -211,6 +211,10 @@ def build_network(
         head = create_head(recipe.loss, classes=classes, **options)
     else:
         head = create_shard(recipe.loss, rows=rows, **options)
+    # What a backbone does not learn the classifier does not look at.
+    learned = getattr(backbone, "learned_dim", recipe.embedding_dim)
+    with torch.no_grad():
+        cast(torch.Tensor, head.weight)[..., learned:] = 0
     if start.stage == "continue" and start.content is not None:
         head.load_state_dict(_rows_of(start.content.head, head, rows))
     if "angle" in recipe.aux and recipe.loss == "subcenter-arcface":

@@ -13,6 +13,9 @@ from faceidx.training.options import Recipe, TrainOptions
 
 # Pictures from which a GPU gets the recipe for large sets.
 _LARGE_SET = 300_000
+# From so many to so many pictures a CPU gets the recipe for few: what it fits in closed form needs
+# a few hundred people, and beyond the end networks learn more than it holds.
+_FEW = (1_000, 30_000)
 # A small set gets a smaller batch than the recipe's, so that an epoch has about this many steps.
 _LEAST_STEPS, _SMALL_BATCH = 16, 8
 
@@ -24,9 +27,16 @@ def recipe_names() -> list[str]:
     return sorted(names)
 
 
-def fitting_recipe(pictures: int, *, on_gpu: bool) -> str:
-    """The name of the recipe that `auto` stands for."""
-    return "laptop" if not on_gpu else "gpu" if pictures < _LARGE_SET else "large"
+def fitting_recipe(pictures: int, *, on_gpu: bool, arch: str | None = None) -> str:
+    """The name of the recipe that `auto` stands for; `few` is made for an architecture of its own.
+
+    Args:
+        arch: as it was given.
+    """
+    if on_gpu:
+        return "gpu" if pictures < _LARGE_SET else "large"
+    few = _packaged("few").arch
+    return "few" if arch in (None, few) and _FEW[0] <= pictures < _FEW[1] else "laptop"
 
 
 def settle_recipe(options: TrainOptions, *, pictures: int, on_gpu: bool) -> Recipe:
@@ -38,7 +48,7 @@ def settle_recipe(options: TrainOptions, *, pictures: int, on_gpu: bool) -> Reci
     Raises:
         InputError: no such recipe, or a value out of range.
     """
-    fitting = fitting_recipe(pictures, on_gpu=on_gpu)
+    fitting = fitting_recipe(pictures, on_gpu=on_gpu, arch=options.arch)
     name = fitting if options.recipe == "auto" else options.recipe
     if name.endswith(".toml"):
         recipe = replace(_packaged(fitting), **_own(Path(name)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import cast
 
@@ -11,8 +12,10 @@ from lightning_fabric.wrappers import _FabricModule
 from torch.nn.parallel import DistributedDataParallel
 
 from faceidx.losses.scoring_head import ScoringHead
+from faceidx.progress import ProgressCallback
 from faceidx.training import run_folder
 from faceidx.training.average import Average
+from faceidx.training.closed_form import fit_closed_form
 from faceidx.training.compiling import compile_backbone, wants_compiling
 from faceidx.training.job import Job
 from faceidx.training.network import TrainingNetwork, build_network
@@ -70,12 +73,15 @@ class Run:
         return saved is not None
 
 
-def set_up(fabric: Fabric, job: Job, stop: Stop) -> Run:
+def set_up(fabric: Fabric, job: Job, stop: Stop, progress: ProgressCallback) -> Run:
     """Build the network, and put it where the run stands."""
     run = assemble(fabric, job, State(), stop)
     known = run.load()
     fabric.barrier()  # all have looked before the first one writes
     if not known:
+        began = time.monotonic()
+        fit_closed_form(fabric, job, run.plain, progress)
+        run.state.seconds += time.monotonic() - began
         if job.options.aux_start != "auto" and job.recipe.aux:
             run.state.aux_started = int(job.options.aux_start) - 1
             if run.state.aux_started == 0:

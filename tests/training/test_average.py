@@ -34,3 +34,13 @@ def test_the_average_is_never_trained_itself() -> None:
     average = Average(_network(), decay=0.9)  # type: ignore[arg-type]
     assert not average.network.training
     assert not any(p.requires_grad for p in average.network.parameters())
+
+
+def test_what_does_not_learn_is_the_networks_own() -> None:
+    network = _network()
+    network[0].requires_grad_(False)
+    average = Average(network, decay=0.9)  # type: ignore[arg-type]
+    with torch.no_grad():
+        network[0].weight.fill_(7.0)
+    average.follow(network, 0)  # type: ignore[arg-type]
+    assert (average.network.state_dict()["0.weight"] == 7).all()

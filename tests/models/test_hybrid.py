@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from faceidx.models.folding import fold_norms
+from faceidx.models.hybrid import HybridFace
+
+
+def _network(dim: int = 32) -> HybridFace:
+    torch.manual_seed(0)
+    return HybridFace(dim, (112, 112))
+
+
+def test_while_training_each_picture_goes_through_one_network() -> None:
+    network = _network().train()
+    rows = network(torch.rand(12, 3, 112, 112) * 2 - 1)
+    for place, row in enumerate(rows):
+        filled = row.nonzero()[:, 0] // 8
+        assert filled.unique().tolist() == [place % 3]
+
+
+def test_a_network_learns_from_its_own_pictures_alone() -> None:
+    network = _network().train()
+    network(torch.rand(9, 3, 112, 112) * 2 - 1)[1::3].sum().backward()
+    moved = [
+        any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+        for part in network.networks
+    ]
+    assert moved == [False, True, False]
+    assert all(p.grad is None for p in network.descriptor.parameters())
+
+
+def test_judging_every_part_has_its_weight_and_a_mirrored_face_the_same_networks() -> None:
+    network = _network().eval()
+    faces = F.avg_pool2d(torch.rand(2, 3, 112, 112), 3, 1, 1) * 2 - 1
+    with torch.inference_mode():
+        rows, mirrored = network(faces), network(faces.flip(3))
+    lengths = rows.unflatten(1, (4, 8)).norm(dim=2)
+    torch.testing.assert_close(lengths / lengths[:, :1], torch.tensor([[1, 1, 1, 1.75]] * 2))
+    # The inner part of the face lies in its middle, up to nothing.
+    torch.testing.assert_close(rows[:, :24], mirrored[:, :24], rtol=1e-3, atol=1e-4)
+
+
+def test_its_norms_can_be_folded() -> None:
+    network = _network().train()
+    network(torch.rand(12, 3, 112, 112) * 2 - 1)  # the norms have seen something
+    folded = fold_norms(network.eval())
+    faces = torch.rand(2, 3, 112, 112) * 2 - 1
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(faces), network(faces), rtol=1e-4, atol=1e-5)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
+
+
+def test_it_is_exported_to_onnx_and_answers_the_same(tmp_path: Path) -> None:
+    import onnxruntime
+
+    network = _network().eval()
+    faces = torch.rand(3, 3, 112, 112) * 2 - 1
+    path = tmp_path / "hybrid.onnx"
+    torch.onnx.export(network, (faces,), path, dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: faces.numpy()})
+    with torch.inference_mode():
+        np.testing.assert_allclose(found, network(faces).numpy(), atol=2e-3)
