@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from faceidx.errors import InputError
@@ -60,8 +60,9 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
     pictures = int(found.usable(options.min_pictures).sum())
     name = options.recipe
     if name == "auto":
-        name = fitting_recipe(pictures, on_gpu=hardware.on_gpu)
-    recipe = settle_recipe(options, pictures=pictures, on_gpu=hardware.on_gpu)
+        arch = start.content.record.arch if start.content else options.arch
+        name = fitting_recipe(pictures, on_gpu=hardware.on_gpu, arch=arch)
+    recipe = settle_recipe(replace(options, recipe=name), pictures=pictures, on_gpu=hardware.on_gpu)
     recipe = adopt_facts(recipe, start, options)
     strength_named(recipe.augment)
     start_epoch = options.aux_start

@@ -1,0 +1,55 @@
+"""The hybrid's closed form in a run: fitted once, the same in all processes, kept over stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from faceidx.models.file import read_model
+from faceidx.training.loop import train
+from tests.training.conftest import paint_people, quick
+
+_HYBRID = {"arch": "hybrid", "image_size": 32, "embedding_dim": 16, "epochs": 1, "ema": 0.9}
+
+
+@pytest.fixture(scope="module")
+def people_and_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("hybrid")
+    people = paint_people(folder / "people", 6, 5)
+    train(quick(people, folder / "run", **_HYBRID))
+    return people, folder / "run"
+
+
+def _described(run: Path) -> dict[str, torch.Tensor]:
+    backbone = read_model(run / "last.safetensors").backbone
+    return {n: t for n, t in backbone.items() if n.startswith("descriptor.")}
+
+
+def test_it_is_fitted_to_the_pictures_and_the_classifier_does_not_look_at_it(
+    people_and_run: tuple[Path, Path],
+) -> None:
+    content = read_model(people_and_run[1] / "model.safetensors")
+    merged = content.backbone["descriptor.merge.weight"]
+    torch.testing.assert_close(merged @ merged.T, torch.eye(4), atol=1e-4, rtol=0.0)
+    assert (content.head["weight"][:, 12:] == 0).all()
+    assert (content.head["weight"][:, :12] != 0).any()
+
+
+def test_two_processes_have_the_same(people_and_run: tuple[Path, Path], tmp_path: Path) -> None:
+    people, run = people_and_run
+    train(quick(people, tmp_path / "two", devices="2", **_HYBRID))
+    for name, weight in _described(tmp_path / "two").items():
+        torch.testing.assert_close(weight, _described(run)[name], atol=1e-3, rtol=1e-3)
+
+
+def test_finetuning_keeps_what_it_was_fitted_to(
+    people_and_run: tuple[Path, Path], tmp_path: Path
+) -> None:
+    others = paint_people(tmp_path / "others", 4, 4, seed=9)
+    options = {**_HYBRID, "arch": None, "image_size": None, "embedding_dim": None}
+    model = people_and_run[1] / "model.safetensors"
+    train(quick(others, tmp_path / "tuned", from_model=model, stage="finetune", **options))
+    before, after = _described(people_and_run[1]), _described(tmp_path / "tuned")
+    assert all(torch.equal(before[name], after[name]) for name in before)
