@@ -23,6 +23,11 @@ def test_while_training_each_picture_goes_through_one_network() -> None:
         assert filled.unique().tolist() == [place % 3]
 
 
+def test_of_too_few_pictures_for_the_norms_all_go_through_all() -> None:
+    rows = _network().train()(torch.rand(3, 3, 112, 112) * 2 - 1)
+    assert (rows[:, :24] != 0).all() and (rows[:, 24:] == 0).all()
+
+
 def test_a_network_learns_from_its_own_pictures_alone() -> None:
     network = _network().train()
     network(torch.rand(9, 3, 112, 112) * 2 - 1)[1::3].sum().backward()
