@@ -20,7 +20,7 @@ from faceidx.images.preprocess import load
 from faceidx.images.sources import open_source
 from faceidx.models.open import ModelOptions, open_model
 
-_PARTS = ("whole face", "inner face", "even contrast", "closed form")
+_PARTS = ("whole face", "inner face", "closed form")
 _BATCH = 64
 
 

@@ -31,7 +31,7 @@ _REGIONS = (
 # Side of the pictures; wavelengths and radii are in its pixels.
 SIDE = 112
 # Numbers that a region is projected to.
-REGION_DIM = 100
+REGION_DIM = 60
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's mode L
 
 
@@ -69,7 +69,7 @@ class Descriptor(nn.Module):
                 yield _cut(kind, region)
 
     def project(self, parts: Iterable[torch.Tensor]) -> torch.Tensor:
-        """Each part projected and of unit length, side by side: (N, parts * 100)."""
+        """Each part projected and of unit length, side by side: (N, parts * 60)."""
         rows = [F.normalize(region(part)) for region, part in zip(self.regions, parts, strict=True)]
         return torch.cat(rows, dim=1)
 

@@ -1,7 +1,7 @@
-"""Several narrow networks that look at a face in different ways, and a description in closed form.
+"""Two narrow networks that look at a face in different ways, and a description in closed form.
 
 For sets of some thousand pictures. A network learns such a set by heart in a few passes, whatever
-its size; then more training gains nothing, while several that err on different pairs do.
+its size; then more training gains nothing, while others that err on different pairs do.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ _WIDTHS = (32, 32, 64, 128, 256)
 _INNER = (slice(36, 92), slice(28, 84))
 # What the closed form weighs beside one network, as a factor of its length.
 _DESCRIBED_WEIGHT = 1.75
-_NEIGHBOURHOOD = 11
-_FLAT = 0.05  # contrasts below this, of a range of 2, are not raised
 
 
 def _whole(faces: torch.Tensor) -> torch.Tensor:
@@ -34,23 +32,7 @@ def _inner(faces: torch.Tensor) -> torch.Tensor:
     return faces[:, :, _INNER[0], _INNER[1]]
 
 
-def _contrast(faces: torch.Tensor) -> torch.Tensor:
-    """The whole face in grey, each place beside what is around it: light hardly counts."""
-    grey = F.avg_pool2d(faces, 2).mean(1, keepdim=True)
-    apart = grey - _around(grey)
-    return apart / (_around(apart.square()).sqrt() + _FLAT)
-
-
-def _around(values: torch.Tensor) -> torch.Tensor:
-    return F.avg_pool2d(values, _NEIGHBOURHOOD, 1, _NEIGHBOURHOOD // 2, count_include_pad=False)
-
-
-# Each with the channels that it gives.
-_LOOKS: tuple[tuple[Callable[[torch.Tensor], torch.Tensor], int], ...] = (
-    (_whole, 3),
-    (_inner, 3),
-    (_contrast, 1),
-)
+_LOOKS: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (_whole, _inner)
 
 
 class HybridFace(nn.Module):
@@ -69,7 +51,7 @@ class HybridFace(nn.Module):
     def __init__(self, embedding_dim: int, image_size: tuple[int, int]) -> None:
         super().__init__()
         share = embedding_dim // (len(_LOOKS) + 1)
-        self.networks = nn.ModuleList(_Narrow(channels, share) for _, channels in _LOOKS)
+        self.networks = nn.ModuleList(_Narrow(share) for _ in _LOOKS)
         self.learned_dim = share * len(_LOOKS)
         """Numbers at the front of the embedding that learn; the rest is the closed form's."""
         self.descriptor = Descriptor(embedding_dim - self.learned_dim)
@@ -92,7 +74,7 @@ class HybridFace(nn.Module):
         return F.interpolate(pictures, (SIDE, SIDE), mode="bilinear", antialias=True)
 
     def _pairs(self) -> list[tuple[nn.Module, Callable[[torch.Tensor], torch.Tensor]]]:
-        return [(net, look) for net, (look, _) in zip(self.networks, _LOOKS, strict=True)]
+        return list(zip(self.networks, _LOOKS, strict=True))
 
     @staticmethod
     def _both_ways(network: nn.Module, seen: torch.Tensor) -> torch.Tensor:
@@ -119,13 +101,13 @@ class HybridFace(nn.Module):
 
 
 class _Narrow(nn.Module):
-    """(N, channels, 56, 56) to (N, D): ResNet-10 with half the usual widths."""
+    """(N, 3, 56, 56) to (N, D): ResNet-10 with half the usual widths."""
 
-    def __init__(self, channels: int, dim: int) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
         first = _WIDTHS[0]
         layers: list[nn.Module] = [
-            nn.Conv2d(channels, first, 3, 1, 1, bias=False),
+            nn.Conv2d(3, first, 3, 1, 1, bias=False),
             nn.BatchNorm2d(first),
             nn.ReLU(inplace=True),
         ]

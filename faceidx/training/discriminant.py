@@ -17,6 +17,8 @@ from faceidx.models.descriptor import REGION_DIM, Descriptor
 # The ridge, as a share of the scatter's trace.
 _RIDGE = 3e-4
 _LEAST = 1e-12
+# A direction in which people differ by this share of the first one's scatter is none.
+_NOTHING = 1e-6
 
 
 @torch.no_grad()
@@ -66,7 +68,8 @@ def discriminants(
     solved = _solve(centred, ridge, centres.T)
     # Of the many directions those among people: eigenvectors of a (people, people) matrix.
     spread, vectors = torch.linalg.eigh((centres @ solved).double())
-    kept = min(dim, int((spread > _LEAST).sum()))
+    # k people span k - 1 directions; of the others rounding alone is left.
+    kept = min(dim, len(counts) - 1, int((spread > _NOTHING * spread[-1]).sum()))
     vectors = vectors.flip(1)[:, :kept] / spread.flip(0)[:kept].sqrt()
     weight = torch.zeros(dim, rows.shape[1])
     weight[:kept] = (solved @ vectors.float()).T
