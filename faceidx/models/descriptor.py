@@ -43,7 +43,7 @@ class Descriptor(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.energies = GaborEnergies()
+        self.energies = GaborEnergies(SIDE)
         self.patterns = BinaryPatterns((SIDE, SIDE))
         with torch.no_grad():
             parts = self.parts(self.maps(torch.zeros(1, 3, SIDE, SIDE)))

@@ -131,8 +131,9 @@ def onnx_graph(
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             file = Path(folder) / "graph.onnx"
             # The exporter through TorchScript is called old, but it needs no further package, takes
-            # a quarter of the time, and keeps the norms as they are; the other folds them.
-            warnings.simplefilter("ignore", DeprecationWarning)
+            # a quarter of the time, and keeps the norms as they are; the other folds them. What it
+            # warns of would show in embeddings that differ, which are looked at afterwards.
+            warnings.simplefilter("ignore")
             torch.onnx.export(
                 network.eval(),
                 (pictures,),

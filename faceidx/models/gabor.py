@@ -25,7 +25,7 @@ _FLOOR = 0.005
 
 
 class GaborEnergies(nn.Module):
-    """(N, 1, H, W) grey pictures in 0..1 to a map of (N, 16, cells, half the cells) an octave.
+    """(N, 1, size, size) grey pictures in 0..1 to (N, 16, cells, half the cells) an octave.
 
     Energies are divided by those of all orientations and wavelengths nearby, so that neither light
     nor contrast counts, and the square root is taken (as of histograms). A face is all but
@@ -35,10 +35,13 @@ class GaborEnergies(nn.Module):
 
     mirrored: torch.Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
         for number, wavelength in enumerate(_WAVELENGTHS):
             self.register_buffer(f"filters{number}", _filters(wavelength), persistent=False)
+        for octave, cells in enumerate(CELLS):
+            side = size // 2 ** max(1, octave)
+            self.register_buffer(f"means{octave}", _cell_means(side, cells), persistent=False)
         # Mirrored, orientation o becomes that of -o.
         mirrored = [(ORIENTATIONS - o) % ORIENTATIONS for o in range(ORIENTATIONS)]
         both = [o + ORIENTATIONS * k for k in range(len(_WAVELENGTHS)) for o in mirrored]
@@ -48,7 +51,8 @@ class GaborEnergies(nn.Module):
         maps = []
         for octave, cells in enumerate(CELLS):
             energies = torch.cat([self._energies(grey, k, octave) for k in range(2)], dim=1)
-            pooled = F.adaptive_avg_pool2d(energies, cells)
+            means: torch.Tensor = getattr(self, f"means{octave}")
+            pooled = means @ energies @ means.T
             around = F.avg_pool2d(
                 pooled.square().sum(1, keepdim=True), 3, 1, 1, count_include_pad=False
             )
@@ -66,6 +70,15 @@ class GaborEnergies(nn.Module):
         waves = F.conv2d(padded, filters, stride=2 if octave == 0 else 1)
         even, odd = waves.chunk(2, dim=1)
         return (even.square() + odd.square()).sqrt()
+
+
+def _cell_means(side: int, cells: int) -> torch.Tensor:
+    """(cells, side): the means of `adaptive_avg_pool2d` as a matrix, which ONNX has a word for."""
+    means = torch.zeros(cells, side)
+    for cell in range(cells):
+        first, last = cell * side // cells, -(-(cell + 1) * side // cells)
+        means[cell, first:last] = 1 / (last - first)
+    return means
 
 
 def _filters(wavelength: float) -> torch.Tensor:

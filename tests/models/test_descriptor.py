@@ -8,7 +8,7 @@ import torch
 
 from faceidx.models.binary_patterns import BinaryPatterns
 from faceidx.models.descriptor import Descriptor
-from faceidx.models.gabor import ORIENTATIONS, GaborEnergies
+from faceidx.models.gabor import ORIENTATIONS, GaborEnergies, _cell_means
 
 
 def _grey(seed: int = 0, *, smooth: bool = False) -> torch.Tensor:
@@ -22,16 +22,23 @@ def test_a_grating_answers_most_in_its_own_orientation(orientation: int) -> None
     y, x = torch.meshgrid(torch.arange(112.0), torch.arange(112.0), indexing="ij")
     x = torch.minimum(x, 111 - x)  # as symmetric as a face
     wave = (2 * math.pi * (x * math.cos(angle) + y * math.sin(angle)) / 4).sin()
-    finest = GaborEnergies()((wave / 2 + 0.5)[None, None])[0][0]
+    finest = GaborEnergies(112)((wave / 2 + 0.5)[None, None])[0][0]
     assert int(finest.mean((1, 2))[:ORIENTATIONS].argmax()) == orientation
 
 
 def test_energies_do_not_feel_the_light_or_the_contrast() -> None:
     # Contrasts well above the floor.
     grey = (_grey(smooth=True) - 0.5) * 1.5 + 0.5
-    energies = GaborEnergies()
+    energies = GaborEnergies(112)
     for one, other in zip(energies(grey), energies(grey * 0.5 + 0.4), strict=True):
         torch.testing.assert_close(one, other, atol=0.06, rtol=0.0)
+
+
+@pytest.mark.parametrize(("side", "cells"), [(56, 14), (28, 10), (14, 7)])
+def test_cells_are_those_of_adaptive_pooling(side: int, cells: int) -> None:
+    values, means = torch.rand(2, 3, side, side), _cell_means(side, cells)
+    expected = torch.nn.functional.adaptive_avg_pool2d(values, cells)
+    torch.testing.assert_close(means @ values @ means.T, expected)
 
 
 def _counted(grey: np.ndarray, radius: int, cells: int) -> np.ndarray:

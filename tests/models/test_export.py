@@ -52,6 +52,7 @@ def _written(path: Path, arch: str, size: tuple[int, int]) -> Path:
         ("mobilefacenet", (48, 32)),
         ("iresnet18", (32, 32)),
         ("resnet10", (32, 32)),
+        ("hybrid", (112, 112)),
         ("inception_resnet_v1", (80, 80)),
         ("mobilefacenet_relu6", (32, 32)),
         ("torchvision_resnet18_fc", (40, 40)),

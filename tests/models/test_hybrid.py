@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -58,16 +55,3 @@ def test_its_norms_can_be_folded() -> None:
     with torch.inference_mode():
         torch.testing.assert_close(folded(faces), network(faces), rtol=1e-4, atol=1e-5)
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
-
-
-def test_it_is_exported_to_onnx_and_answers_the_same(tmp_path: Path) -> None:
-    import onnxruntime
-
-    network = _network().eval()
-    faces = torch.rand(3, 3, 112, 112) * 2 - 1
-    path = tmp_path / "hybrid.onnx"
-    torch.onnx.export(network, (faces,), path, dynamo=True, verbose=False)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {session.get_inputs()[0].name: faces.numpy()})
-    with torch.inference_mode():
-        np.testing.assert_allclose(found, network(faces).numpy(), atol=2e-3)
