@@ -12,7 +12,7 @@ from lightning_fabric.wrappers import _FabricModule
 from torch.nn.parallel import DistributedDataParallel
 
 from faceidx.losses.scoring_head import ScoringHead
-from faceidx.progress import ProgressCallback
+from faceidx.progress import ProgressCallback, silent
 from faceidx.training import run_folder
 from faceidx.training.average import Average
 from faceidx.training.closed_form import fit_closed_form
@@ -73,7 +73,7 @@ class Run:
         return saved is not None
 
 
-def set_up(fabric: Fabric, job: Job, stop: Stop, progress: ProgressCallback) -> Run:
+def set_up(fabric: Fabric, job: Job, stop: Stop, progress: ProgressCallback = silent) -> Run:
     """Build the network, and put it where the run stands."""
     run = assemble(fabric, job, State(), stop)
     known = run.load()

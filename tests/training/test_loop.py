@@ -254,9 +254,6 @@ def test_two_processes_give_the_loss_curve_of_one(
         train(quick(people, tmp_path / devices, devices=devices, **settings))
     one, two = metrics(tmp_path / "1"), metrics(tmp_path / "2")
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], abs=1e-5)
-    # Of so few pairs one couple in another order by rounding is a hundredth.
-    aucs = ([line["val_auc"] for line in lines] for lines in (one, two))
-    assert next(aucs) == pytest.approx(next(aucs), abs=0.02)
 
 
 @pytest.mark.parametrize("aux", ["center", "angle"])
