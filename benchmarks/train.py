@@ -26,7 +26,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
-from torch.utils.flop_counter import FlopCounterMode
 
 from faceidx.images.preprocess import Preprocessing
 from faceidx.progress import silent
@@ -37,7 +36,8 @@ from faceidx.training.launch import PRECISIONS, settle_hardware
 from faceidx.training.network import Start
 from faceidx.training.options import TrainOptions
 from faceidx.training.pictures import MemoryBank
-from faceidx.training.recipes import fitting_recipe, settle_recipe
+from faceidx.training.plan import forward_flops
+from faceidx.training.recipes import settle_recipe
 from faceidx.training.run import Run, assemble
 from faceidx.training.state import State
 from faceidx.training.stop import Stop
@@ -76,8 +76,7 @@ def compare(network: str, given: argparse.Namespace) -> None:
     )
     hardware = settle_hardware(options)
     pictures = given.steps * given.batch_size
-    recipe_name = fitting_recipe(pictures, on_gpu=hardware.on_gpu)
-    recipe = settle_recipe(options, pictures=pictures, on_gpu=hardware.on_gpu)
+    recipe_name, recipe = settle_recipe(options, pictures=pictures, on_gpu=hardware.on_gpu)
     job = Job(
         options=options,
         recipe=recipe,
@@ -118,7 +117,7 @@ def compare(network: str, given: argparse.Namespace) -> None:
     print(f"  ours / bare    {rates['ours'] / rates['bare']:.3f}")
     print(f"  ours / float32 {rates['ours'] / rates['float32']:.2f}", flush=True)
     if hardware.on_gpu:
-        share = 3 * operations(run) * rates["ours"] / matrix_rate(hardware.precision)
+        share = 3 * forward_flops(run) * rates["ours"] / matrix_rate(hardware.precision)
         print(f"  share of the matrix rate {share:.1%}", flush=True)
 
 
@@ -185,16 +184,6 @@ def bare(run: Run) -> None:
 def wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def operations(run: Run) -> int:
-    """Of the backbone forward for one picture, two for a multiplication and addition."""
-    height, width = run.job.preprocessing.image_size
-    picture = torch.zeros((1, height, width, 3), device=run.fabric.device)
-    run.plain.eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        run.plain.embed(picture)
-    return counter.get_total_flops()
 
 
 def matrix_rate(precision: str) -> float:

@@ -17,6 +17,9 @@ from faceidx.images.decode import DEFAULT_MAX_PIXELS, decode
 Color = Literal["rgb", "bgr"]
 Triple = tuple[float, float, float]
 
+# How much red, green and blue give to grey: ITU-R BT.601, as Pillow's mode L.
+LUMA: Triple = (0.299, 0.587, 0.114)
+
 # A picture is taken for a raw photo, rather than a crop of a face, when it must be scaled by more
 # than the first in either direction, or is longer one way by more than the second than the model's
 # shape. Crops of 224 for a model of 112, and of 92 x 112 for a square one, still pass.

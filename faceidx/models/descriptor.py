@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from faceidx.images.preprocess import LUMA
 from faceidx.models.binary_patterns import BinaryPatterns
 from faceidx.models.gabor import CELLS, GaborEnergies
 
@@ -32,7 +33,8 @@ _REGIONS = (
 SIDE = 112
 # Numbers that a region is projected to.
 REGION_DIM = 60
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's mode L
+LONGEST = 2 * len(_REGIONS) * REGION_DIM
+"""The most numbers of a description: those of all regions, of both kinds."""
 
 
 class Descriptor(nn.Module):
@@ -57,7 +59,7 @@ class Descriptor(nn.Module):
 
     def maps(self, pictures: torch.Tensor) -> list[torch.Tensor]:
         """What there is around each place: a list of (N, channels, rows, columns), of all kinds."""
-        luma = pictures.new_tensor(_LUMA).view(1, 3, 1, 1)
+        luma = pictures.new_tensor(LUMA).view(1, 3, 1, 1)
         grey = (pictures * luma).sum(1, keepdim=True) / 2 + 0.5
         return [*self.energies(grey), *self.patterns(grey)]
 

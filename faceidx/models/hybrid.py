@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
-from faceidx.models.descriptor import SIDE, Descriptor
+from faceidx.models.descriptor import LONGEST, SIDE, Descriptor
 
 _WIDTHS = (32, 32, 64, 128, 256)
 # The part of a face of 112 pixels, cut to the usual ArcFace template, that holds eyes, nose and
@@ -33,6 +33,9 @@ def _inner(faces: torch.Tensor) -> torch.Tensor:
 
 
 _LOOKS: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (_whole, _inner)
+_PARTS = len(_LOOKS) + 1
+DIMS = (_PARTS, _PARTS * LONGEST)
+"""The least and the most numbers of an embedding."""
 
 
 class HybridFace(nn.Module):
@@ -50,7 +53,7 @@ class HybridFace(nn.Module):
 
     def __init__(self, embedding_dim: int, image_size: tuple[int, int]) -> None:
         super().__init__()
-        share = embedding_dim // (len(_LOOKS) + 1)
+        share = embedding_dim // _PARTS
         self.networks = nn.ModuleList(_Narrow(share) for _ in _LOOKS)
         self.learned_dim = share * len(_LOOKS)
         """Numbers at the front of the embedding that learn; the rest is the closed form's."""

@@ -38,8 +38,12 @@ def _mobilefacenet(embedding_dim: int, image_size: tuple[int, int]) -> nn.Module
 
 
 def _hybrid(embedding_dim: int, image_size: tuple[int, int]) -> nn.Module:
-    from faceidx.models.hybrid import HybridFace
+    from faceidx.models.hybrid import DIMS, HybridFace
 
+    if not DIMS[0] <= embedding_dim <= DIMS[1]:
+        raise InputError(
+            f"an embedding of {embedding_dim} numbers: hybrid has from {DIMS[0]} to {DIMS[1]}"
+        )
     return HybridFace(embedding_dim, image_size)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's mode L
+from faceidx.images.preprocess import LUMA
 
 
 def luma(batch: torch.Tensor) -> torch.Tensor:
     """(n, 3, H, W) to the grey of it, (n, 1, H, W)."""
-    weights = torch.tensor(_LUMA, device=batch.device).view(1, 3, 1, 1)
+    weights = torch.tensor(LUMA, device=batch.device).view(1, 3, 1, 1)
     return (batch * weights).sum(1, keepdim=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from faceidx.errors import InputError
@@ -17,7 +17,7 @@ from faceidx.training.data import TrainingData, load_data
 from faceidx.training.launch import Hardware
 from faceidx.training.network import Start, adopt_facts, build_network, settle_stage
 from faceidx.training.options import Recipe, TrainOptions
-from faceidx.training.recipes import fitting_recipe, settle_recipe
+from faceidx.training.recipes import settle_recipe
 from faceidx.training.scan import scan
 
 # From so many on, adding up the gradients of a whole classifier (100 MB at an embedding of 512)
@@ -58,11 +58,8 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
     found = scan(options)
     start = settle_stage(options, set(found.names))
     pictures = int(found.usable(options.min_pictures).sum())
-    name = options.recipe
-    if name == "auto":
-        arch = start.content.record.arch if start.content else options.arch
-        name = fitting_recipe(pictures, on_gpu=hardware.on_gpu, arch=arch)
-    recipe = settle_recipe(replace(options, recipe=name), pictures=pictures, on_gpu=hardware.on_gpu)
+    arch = start.content.record.arch if start.content else None
+    name, recipe = settle_recipe(options, pictures=pictures, on_gpu=hardware.on_gpu, arch=arch)
     recipe = adopt_facts(recipe, start, options)
     strength_named(recipe.augment)
     start_epoch = options.aux_start

@@ -55,7 +55,7 @@ def make_plan(options: TrainOptions, progress: ProgressCallback = silent) -> dic
         "recipe": {"name": job.recipe_name, **asdict(recipe)},
         "parameters": _count(run.plain.backbone),
         "head_parameters": _count(run.plain.head),
-        "flops": _flops(run),
+        "flops": forward_flops(run),
         "memory": memory,
         "classes": len(data.class_names),
         "images": len(data.rows),
@@ -98,7 +98,8 @@ def _count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def _flops(run: Run) -> int:
+def forward_flops(run: Run) -> int:
+    """Of the backbone for one picture, two for a multiplication and addition."""
     height, width = run.job.preprocessing.image_size
     picture = torch.zeros((1, height, width, 3), device=run.fabric.device)
     run.plain.eval()

@@ -27,7 +27,7 @@ def recipe_names() -> list[str]:
     return sorted(names)
 
 
-def fitting_recipe(pictures: int, *, on_gpu: bool, arch: str | None = None) -> str:
+def _fitting(pictures: int, *, on_gpu: bool, arch: str | None = None) -> str:
     """The name of the recipe that `auto` stands for; `few` is made for an architecture of its own.
 
     Args:
@@ -39,16 +39,22 @@ def fitting_recipe(pictures: int, *, on_gpu: bool, arch: str | None = None) -> s
     return "few" if arch in (None, few) and _FEW[0] <= pictures < _FEW[1] else "laptop"
 
 
-def settle_recipe(options: TrainOptions, *, pictures: int, on_gpu: bool) -> Recipe:
+def settle_recipe(
+    options: TrainOptions, *, pictures: int, on_gpu: bool, arch: str | None = None
+) -> tuple[str, Recipe]:
     """Choose the recipe, and let the options that were given beat it.
 
     Args:
         pictures: how many there are to train on.
+        arch: of the model that the run starts from, if it starts from one.
+
+    Returns:
+        Its name, and its settings.
 
     Raises:
         InputError: no such recipe, or a value out of range.
     """
-    fitting = fitting_recipe(pictures, on_gpu=on_gpu, arch=options.arch)
+    fitting = _fitting(pictures, on_gpu=on_gpu, arch=arch or options.arch)
     name = fitting if options.recipe == "auto" else options.recipe
     if name.endswith(".toml"):
         recipe = replace(_packaged(fitting), **_own(Path(name)))
@@ -70,7 +76,7 @@ def settle_recipe(options: TrainOptions, *, pictures: int, on_gpu: bool) -> Reci
         raise InputError(f"--sample-rate {recipe.sample_rate}: give a share above 0, 1 for all")
     if options.batch_size is None:
         recipe.batch_size = min(recipe.batch_size, max(_SMALL_BATCH, pictures // _LEAST_STEPS))
-    return recipe
+    return name, recipe
 
 
 def _packaged(name: str) -> Recipe:

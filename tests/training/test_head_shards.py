@@ -123,7 +123,7 @@ def test_continuing_gives_each_process_its_rows_of_the_classifier(
 
 def _settings(**more: Any) -> tuple[TrainOptions, Recipe]:
     options = quick(Path("d"), Path("o"), loss="arcface", **more)
-    return options, settle_recipe(options, pictures=1000, on_gpu=False)
+    return options, settle_recipe(options, pictures=1000, on_gpu=False)[1]
 
 
 def test_auto_spreads_many_classes_over_several_processes_alone() -> None:

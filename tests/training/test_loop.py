@@ -372,7 +372,7 @@ def test_a_small_set_gets_a_smaller_batch_unless_one_is_given(tmp_path: Path) ->
         (300, 32, 32),
     ):
         options = quick(tmp_path, tmp_path / "run", batch_size=given)
-        assert settle_recipe(options, pictures=pictures, on_gpu=False).batch_size == expected
+        assert settle_recipe(options, pictures=pictures, on_gpu=False)[1].batch_size == expected
 
 
 def test_people_held_out_are_no_classes(tmp_path: Path) -> None:

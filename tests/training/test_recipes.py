@@ -13,7 +13,7 @@ from faceidx.training.recipes import recipe_names, settle_recipe
 
 def _settled(recipe: str, pictures: int = 5000, on_gpu: bool = False, **more: object) -> Recipe:
     options = TrainOptions(data=Path("d"), out=Path("o"), recipe=recipe, **more)  # type: ignore[arg-type]
-    return settle_recipe(options, pictures=pictures, on_gpu=on_gpu)
+    return settle_recipe(options, pictures=pictures, on_gpu=on_gpu)[1]
 
 
 def test_auto_goes_by_the_size_of_the_data_and_the_device() -> None:
