@@ -29,6 +29,10 @@ class CosineHead(ScoringHead):
         centers: weights a class, for a subclass that takes several.
     """
 
+    view_dim: int | None = None
+    """Where embeddings are made of views of so many numbers each: while training each view is
+    classified by itself, so that each learns. A view of zeros was not looked at."""
+
     def __init__(
         self,
         dim: int,
@@ -53,12 +57,39 @@ class CosineHead(ScoringHead):
         """(N, D) embeddings and (N,) labels to the mean loss and (N, classes) logits, no margin."""
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = at_least_float32(embeddings)
+            if self.view_dim and self.training:
+                return self._by_views(embeddings, labels, self.view_dim)
             cosines = self.scores(embeddings, dict(self.named_parameters()))
-            column = labels[:, None]
-            target = self.margined(cosines.gather(1, column), embeddings)
-            logits = self.scale * cosines.scatter(1, column, target)
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        return loss, self.scale * cosines.detach()
+            return self._loss(cosines, embeddings, labels), self.scale * cosines.detach()
+
+    def _loss(
+        self, cosines: torch.Tensor, embeddings: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
+        column = labels[:, None]
+        target = self.margined(cosines.gather(1, column), embeddings)
+        logits = self.scale * cosines.scatter(1, column, target)
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+    def _by_views(
+        self, embeddings: torch.Tensor, labels: torch.Tensor, dim: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean loss of all views, and each embedding's mean logits."""
+        cosines, views, places = [], [], []
+        for view, weight in zip(embeddings.split(dim, 1), self.weight.split(dim, -1), strict=True):
+            looked = view.detach().any(1).nonzero().squeeze(1)
+            if len(looked):
+                cosines.append(self.scores(view[looked], {"weight": weight}))
+                views.append(view[looked])
+                places.append(looked)
+        if not places:
+            raise ValueError("no view has a number other than zero")
+        every, place = torch.cat(cosines), torch.cat(places)
+        # What margins see of an embedding is its length, and the last view may be a shorter one.
+        lengths = torch.cat([view.norm(dim=1, keepdim=True) for view in views])
+        loss = self._loss(every, lengths, labels[place])
+        logits = every.new_zeros(len(labels), every.shape[1]).index_add_(0, place, every.detach())
+        counts = place.bincount(minlength=len(labels)).clamp(min=1)[:, None]
+        return loss, self.scale * logits / counts
 
     def scores(self, embeddings: torch.Tensor, rows: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """(N, D) embeddings and the `weight` of some classes to (N, those classes) cosines."""

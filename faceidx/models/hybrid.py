@@ -1,12 +1,16 @@
 """Two narrow networks that look at a face in different ways, and a description in closed form.
 
 For sets of some thousand pictures. A network learns such a set by heart in a few passes, whatever
-its size; then more training gains nothing, while others that err on different pairs do.
+its size; then more training gains nothing, while others that err on different pairs do. For the
+same reason a network must tell people apart from stripes of a face too, each by itself: else what
+one part gives away the others need not learn (Sun et al. 2018, "Beyond Part Models",
+arXiv:1711.09349, who cut people on foot into stripes).
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 
 import torch
@@ -33,8 +37,14 @@ def _inner(faces: torch.Tensor) -> torch.Tensor:
 
 
 _LOOKS: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (_whole, _inner)
-_PARTS = len(_LOOKS) + 1
-DIMS = (_PARTS, _PARTS * LONGEST)
+# What a network sees is cut into so many stripes, one below another.
+_STRIPES = 4
+# Views that a network gives: one of all it sees, and one of each stripe, which weigh as much
+# together, so that the square of a network's length is 2.
+_VIEWS = 1 + _STRIPES
+_WEIGHTS = (1.0, *[_STRIPES**-0.5] * _STRIPES)
+_SHARES = len(_LOOKS) + 1
+DIMS = (_SHARES * _VIEWS, _SHARES * (LONGEST - len(_LOOKS) * _VIEWS))
 """The least and the most numbers of an embedding."""
 
 
@@ -53,9 +63,10 @@ class HybridFace(nn.Module):
 
     def __init__(self, embedding_dim: int, image_size: tuple[int, int]) -> None:
         super().__init__()
-        share = embedding_dim // _PARTS
-        self.networks = nn.ModuleList(_Narrow(share) for _ in _LOOKS)
-        self.learned_dim = share * len(_LOOKS)
+        self.view_dim = embedding_dim // (_SHARES * _VIEWS)
+        """Numbers of one view, which a classifier can take by itself."""
+        self.networks = nn.ModuleList(_Narrow(self.view_dim) for _ in _LOOKS)
+        self.learned_dim = len(_LOOKS) * _VIEWS * self.view_dim
         """Numbers at the front of the embedding that learn; the rest is the closed form's."""
         self.descriptor = Descriptor(embedding_dim - self.learned_dim)
         self._resized = image_size != (SIDE, SIDE)
@@ -64,11 +75,13 @@ class HybridFace(nn.Module):
         pictures = self.faces(pictures)
         if self.training:
             return self._one_each(pictures)
-        parts = [self._both_ways(network, look(pictures)) for network, look in self._pairs()]
-        lengths = torch.stack([part.norm(dim=1) for part in parts]).mean(0)[:, None] / len(parts)
-        units = [F.normalize(part) for part in parts]
-        described = _DESCRIBED_WEIGHT * self.descriptor(pictures)
-        return lengths * torch.cat([*units, described], dim=1)
+        parts = [_both_ways(network, look(pictures)) for network, look in self._pairs()]
+        views = torch.cat(parts, dim=1).unflatten(1, (-1, self.view_dim))
+        weights = views.new_tensor(_WEIGHTS * len(_LOOKS))[:, None]
+        units = (weights * F.normalize(views, dim=2)).flatten(1)
+        described = _DESCRIBED_WEIGHT * math.sqrt(2) * self.descriptor(pictures)
+        lengths = views.norm(dim=2).mean(1, keepdim=True) / weights.sum()
+        return lengths * torch.cat([units, described], dim=1)
 
     def faces(self, pictures: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) to (N, 3, 112, 112)."""
@@ -78,12 +91,6 @@ class HybridFace(nn.Module):
 
     def _pairs(self) -> list[tuple[nn.Module, Callable[[torch.Tensor], torch.Tensor]]]:
         return list(zip(self.networks, _LOOKS, strict=True))
-
-    @staticmethod
-    def _both_ways(network: nn.Module, seen: torch.Tensor) -> torch.Tensor:
-        """A mirrored face is the same face: the mean of both halves what either errs by."""
-        halves = network(torch.cat([seen, seen.flip(3)])).chunk(2)
-        return (halves[0] + halves[1]) / 2  # type: ignore[no-any-return]
 
     def _one_each(self, pictures: torch.Tensor) -> torch.Tensor:
         """Each picture through one network, by its place in the batch."""
@@ -103,12 +110,18 @@ class HybridFace(nn.Module):
         return self.learned_dim + self.descriptor.merge.out_features
 
 
+def _both_ways(network: nn.Module, seen: torch.Tensor) -> torch.Tensor:
+    """A mirrored face is the same face: the mean of both halves what either errs by."""
+    halves = network(torch.cat([seen, seen.flip(3)])).chunk(2)
+    return (halves[0] + halves[1]) / 2  # type: ignore[no-any-return]
+
+
 class _Narrow(nn.Module):
-    """(N, 3, 56, 56) to (N, D): ResNet-10 with half the usual widths."""
+    """(N, 3, 56, 56) to (N, 5 D), of all and of each stripe: a ResNet-10 of half the widths."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        first = _WIDTHS[0]
+        first, last = _WIDTHS[0], _WIDTHS[-1]
         layers: list[nn.Module] = [
             nn.Conv2d(3, first, 3, 1, 1, bias=False),
             nn.BatchNorm2d(first),
@@ -120,13 +133,16 @@ class _Narrow(nn.Module):
             )
             layers.append(BasicBlock(inputs, outputs, 2, halve))
         self.body = nn.Sequential(*layers)
-        last = _WIDTHS[-1]
-        self.project = nn.Identity() if dim == last else nn.Linear(last, dim, bias=False)
-        self.out = nn.BatchNorm1d(dim)
+        self.views = nn.ModuleList(
+            nn.Sequential(nn.Linear(last, dim, bias=False), nn.BatchNorm1d(dim))
+            for _ in range(_VIEWS)
+        )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        embedding: torch.Tensor = self.out(self.project(self.body(x).mean((2, 3))))
-        return embedding
+        stripes = self.body(x).mean(3)  # its map has as many rows as there are stripes
+        seen = [stripes.mean(2), *(stripes[:, :, row] for row in range(_STRIPES))]
+        views = [view(part) for view, part in zip(self.views, seen, strict=True)]
+        return torch.cat(views, dim=1)

@@ -17,6 +17,8 @@ from faceidx.models.descriptor import REGION_DIM, Descriptor
 # The ridge, as a share of the scatter's trace.
 _RIDGE = 3e-4
 _LEAST = 1e-12
+# Rows of which inner products are taken at a time: enough for the processor's full speed.
+_BLOCK = 1024
 # A direction in which people differ by this share of the first one's scatter is none.
 _NOTHING = 1e-6
 
@@ -83,9 +85,21 @@ def _solve(within: torch.Tensor, ridge: torch.Tensor, target: torch.Tensor) -> t
         factor = torch.linalg.cholesky(_ridged(within.T @ within, ridge))
         return torch.cholesky_solve(target, factor)
     # Woodbury's identity.
-    factor = torch.linalg.cholesky(_ridged(within @ within.T, ridge))
+    factor = torch.linalg.cholesky(_ridged(_inner_products(within), ridge))
     inner = torch.cholesky_solve(within @ target, factor)
     return (target - within.T @ inner) / ridge
+
+
+def _inner_products(rows: torch.Tensor) -> torch.Tensor:
+    """rows @ rows.T, whose upper half is the lower one's mirror image."""
+    products = rows.new_empty(len(rows), len(rows))
+    blocks = [slice(i, i + _BLOCK) for i in range(0, len(rows), _BLOCK)]
+    for number, block in enumerate(blocks):
+        for other in blocks[: number + 1]:
+            products[block, other] = rows[block] @ rows[other].T
+            if other != block:
+                products[other, block] = products[block, other].T
+    return products
 
 
 def _ridged(square: torch.Tensor, ridge: torch.Tensor) -> torch.Tensor:

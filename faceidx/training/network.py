@@ -11,6 +11,7 @@ from torch import nn
 
 from faceidx.errors import InputError
 from faceidx.images.preprocess import Preprocessing
+from faceidx.losses.cosine import CosineHead
 from faceidx.losses.registry import COSINE_HEADS, create_auxiliary, create_head
 from faceidx.losses.scoring_head import ScoringHead
 from faceidx.losses.sharded import ClassShard, create_shard
@@ -167,6 +168,8 @@ def adopt_facts(recipe: Recipe, start: Start, options: TrainOptions) -> Recipe:
     }
     if start.stage == "continue" and record.head:
         facts["loss"] = record.head.loss
+        if record.head.loss != recipe.loss:
+            recipe.scale = recipe.margin = None  # they are another loss's
         if record.head.loss in COSINE_HEADS:
             facts["scale"] = record.head.scale
     if height != width:
@@ -211,6 +214,8 @@ def build_network(
         head = create_head(recipe.loss, classes=classes, **options)
     else:
         head = create_shard(recipe.loss, rows=rows, **options)
+    if isinstance(head, CosineHead):
+        head.view_dim = getattr(backbone, "view_dim", None)
     # What a backbone does not learn the classifier does not look at.
     learned = getattr(backbone, "learned_dim", recipe.embedding_dim)
     with torch.no_grad():

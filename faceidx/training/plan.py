@@ -124,12 +124,12 @@ def _memory(run: Run, batch: Batch, processes: int) -> int:
         held[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    # Two pictures stand for the others; the weights among what is held are counted already.
-    two = slice(0, min(2, len(batch.labels)))
+    # Some pictures stand for the others; the weights among what is held are counted already.
+    some = batch.pictures[:4]
     with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t), run.fabric.autocast():
-        embeddings = run.plain.embed(batch.pictures[two])
+        run.plain.embed(some)
     for parameter in run.plain.parameters():
         held.pop(parameter.untyped_storage().data_ptr(), None)
-    of_one = sum(held.values()) / len(embeddings)
+    of_one = sum(held.values()) / len(some)
     at_once = -(-len(batch.labels) // run.job.recipe.accumulate)
     return int(copies * weights + at_once * of_one)

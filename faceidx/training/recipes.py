@@ -54,10 +54,13 @@ def settle_recipe(
     Raises:
         InputError: no such recipe, or a value out of range.
     """
-    fitting = _fitting(pictures, on_gpu=on_gpu, arch=arch or options.arch)
+    own = _own(Path(options.recipe)) if options.recipe.endswith(".toml") else None
+    fitting = _fitting(
+        pictures, on_gpu=on_gpu, arch=arch or options.arch or (own or {}).get("arch")
+    )
     name = fitting if options.recipe == "auto" else options.recipe
-    if name.endswith(".toml"):
-        recipe = replace(_packaged(fitting), **_own(Path(name)))
+    if own is not None:
+        recipe = _changed(_packaged(fitting), own)
     elif name in recipe_names():
         recipe = _packaged(name)
     else:
@@ -67,7 +70,7 @@ def settle_recipe(
         )
     names = [f.name for f in fields(Recipe)]
     given = {n: getattr(options, n) for n in names if getattr(options, n, None) not in (None, ())}
-    recipe = replace(recipe, **given)
+    recipe = _changed(recipe, given)
     if min(recipe.epochs, recipe.batch_size) < 1 or recipe.lr <= 0:
         raise InputError("--epochs and --batch-size must be 1 or more, --lr above 0")
     if not 0 <= recipe.ema < 1:
@@ -77,6 +80,12 @@ def settle_recipe(
     if options.batch_size is None:
         recipe.batch_size = min(recipe.batch_size, max(_SMALL_BATCH, pictures // _LEAST_STEPS))
     return name, recipe
+
+
+def _changed(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
+    if settings.get("loss", recipe.loss) != recipe.loss:
+        recipe = replace(recipe, scale=None, margin=None)  # they are those of its own loss
+    return replace(recipe, **settings)
 
 
 def _packaged(name: str) -> Recipe:

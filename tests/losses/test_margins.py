@@ -82,6 +82,33 @@ def _naive(head: nn.Module, loss: str, embeddings: torch.Tensor, labels: torch.T
     return total / len(labels)
 
 
+@pytest.mark.parametrize("loss", _COSINE)
+def test_while_training_each_view_is_classified_by_itself(loss: str) -> None:
+    """As heads of their own would do it; judged, an embedding counts as a whole."""
+    head = _head(loss).train(loss != "adaface")  # whose statistics would move meanwhile
+    embeddings, labels = _batch()
+    embeddings[3:, :2] = 0  # the first view was seen of three pictures alone
+    losses, logits, seen = [], torch.zeros(12, _CLASSES, dtype=torch.float64), []
+    for first in range(0, _DIM, 2):
+        rows = slice(0, 3) if first == 0 else slice(0, 12)
+        alone = _head(loss).train(loss != "adaface")
+        alone.weight = nn.Parameter(head.weight.detach()[..., first : first + 2])
+        with torch.no_grad():
+            mean, part = alone(embeddings[rows, first : first + 2], labels[rows])
+        losses.append(mean * len(part))
+        logits[rows] += part
+        seen.append(len(part))
+    with torch.no_grad():
+        whole = head(embeddings, labels)
+        head.view_dim = 2
+        found = head._by_views(embeddings, labels, 2)
+        torch.testing.assert_close(found[0], sum(losses) / sum(seen))
+        counts = torch.full((12, 1), 2.0, dtype=torch.float64)
+        counts[:3] = 3
+        torch.testing.assert_close(found[1], logits / counts)
+        torch.testing.assert_close(head.eval()(embeddings, labels), whole)
+
+
 @pytest.mark.parametrize("dtype", _DTYPES)
 @pytest.mark.parametrize("loss", _COSINE)
 def test_the_loss_is_that_of_the_formula(loss: str, dtype: torch.dtype) -> None:

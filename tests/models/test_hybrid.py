@@ -6,8 +6,12 @@ import torch.nn.functional as F
 from faceidx.models.folding import fold_norms
 from faceidx.models.hybrid import HybridFace
 
+# Numbers of a view, of which a network has five, and of the closed form.
+_VIEW, _REST = 2, 12
+_LEARNED = 2 * 5 * _VIEW
 
-def _network(dim: int = 24) -> HybridFace:
+
+def _network(dim: int = _LEARNED + _REST) -> HybridFace:
     torch.manual_seed(0)
     return HybridFace(dim, (112, 112))
 
@@ -16,18 +20,18 @@ def test_while_training_each_picture_goes_through_one_network() -> None:
     network = _network().train()
     rows = network(torch.rand(12, 3, 112, 112) * 2 - 1)
     for place, row in enumerate(rows):
-        filled = row.nonzero()[:, 0] // 8
+        filled = row.nonzero()[:, 0] // (5 * _VIEW)
         assert filled.unique().tolist() == [place % 2]
 
 
 def test_of_too_few_pictures_for_the_norms_all_go_through_all() -> None:
     rows = _network().train()(torch.rand(3, 3, 112, 112) * 2 - 1)
-    assert (rows[:, :16] != 0).all() and (rows[:, 16:] == 0).all()
+    assert (rows[:, :_LEARNED] != 0).all() and (rows[:, _LEARNED:] == 0).all()
 
 
 def test_a_network_learns_from_its_own_pictures_alone() -> None:
     network = _network().train()
-    network(torch.rand(9, 3, 112, 112) * 2 - 1)[1::2].sum().backward()
+    network(torch.rand(9, 3, 112, 112) * 2 - 1)[1::2].square().sum().backward()
     moved = [
         any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
         for part in network.networks
@@ -36,15 +40,30 @@ def test_a_network_learns_from_its_own_pictures_alone() -> None:
     assert all(p.grad is None for p in network.descriptor.parameters())
 
 
+def test_a_stripe_is_seen_by_its_own_view_alone() -> None:
+    """Of the map behind the last layer; what the layers before see around it is theirs."""
+    network = _network().networks[0].eval()
+    maps = torch.rand(1, 256, 4, 4)
+    network.body = torch.nn.Identity()
+    changed = maps.clone()
+    changed[:, :, 2] += 1
+    with torch.inference_mode():
+        moved = (network(maps) != network(changed)).unflatten(1, (5, _VIEW)).any(2)[0]
+    assert moved.tolist() == [True, False, False, True, False]
+
+
 def test_judging_every_part_has_its_weight_and_a_mirrored_face_the_same_networks() -> None:
     network = _network().eval()
     faces = F.avg_pool2d(torch.rand(2, 3, 112, 112), 3, 1, 1) * 2 - 1
     with torch.inference_mode():
         rows, mirrored = network(faces), network(faces.flip(3))
-    lengths = rows.unflatten(1, (3, 8)).norm(dim=2)
-    torch.testing.assert_close(lengths / lengths[:, :1], torch.tensor([[1, 1, 1.75]] * 2))
+    views = rows[:, :_LEARNED].unflatten(1, (10, _VIEW)).norm(dim=2)
+    rest = rows[:, _LEARNED:].norm(dim=1, keepdim=True)
+    weights = torch.tensor([[1, 0.5, 0.5, 0.5, 0.5] * 2] * 2)
+    torch.testing.assert_close(views / views[:, :1], weights)
+    torch.testing.assert_close(rest / views[:, :1], torch.full((2, 1), 1.75 * 2**0.5))
     # The inner part of the face lies in its middle, up to nothing.
-    torch.testing.assert_close(rows[:, :16], mirrored[:, :16], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(rows[:, :_LEARNED], mirrored[:, :_LEARNED], rtol=1e-3, atol=1e-4)
 
 
 def test_its_norms_can_be_folded() -> None:

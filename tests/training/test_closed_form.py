@@ -11,7 +11,7 @@ from faceidx.models.file import read_model
 from faceidx.training.loop import train
 from tests.training.conftest import paint_people, quick
 
-_HYBRID = {"arch": "hybrid", "image_size": 32, "embedding_dim": 12, "epochs": 1, "ema": 0.9}
+_HYBRID = {"arch": "hybrid", "image_size": 32, "embedding_dim": 15, "epochs": 1, "ema": 0.9}
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,9 @@ def test_it_is_fitted_to_the_pictures_and_the_classifier_does_not_look_at_it(
 ) -> None:
     content = read_model(people_and_run[1] / "model.safetensors")
     merged = content.backbone["descriptor.merge.weight"]
-    torch.testing.assert_close(merged @ merged.T, torch.eye(4), atol=1e-4, rtol=0.0)
-    assert (content.head["weight"][:, 8:] == 0).all()
-    assert (content.head["weight"][:, :8] != 0).any()
+    torch.testing.assert_close(merged @ merged.T, torch.eye(5), atol=1e-4, rtol=0.0)
+    assert (content.head["weight"][:, 10:] == 0).all()
+    assert (content.head["weight"][:, :10] != 0).any()
 
 
 def test_two_processes_have_the_same(people_and_run: tuple[Path, Path], tmp_path: Path) -> None:

@@ -19,10 +19,13 @@ def _people(count: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize(("count", "length"), [(90, 20), (40, 70)])
-def test_discriminants_solve_fishers_problem(count: int, length: int) -> None:
+def test_discriminants_solve_fishers_problem(
+    count: int, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Against scipy's generalised eigenvalues, with more rows than numbers and with fewer."""
     from scipy.linalg import eigh
 
+    monkeypatch.setattr(discriminant, "_BLOCK", 16)  # several, the last one not full
     rows, labels = _people(count, length)
     weight, bias = discriminants(rows, labels, 3)
     x, y = rows.double().numpy(), labels.numpy()

@@ -31,11 +31,22 @@ def test_a_recipe_of_the_users_own_says_what_it_likes_and_auto_the_rest(tmp_path
     own.write_text(
         'arch = "mobilefacenet"\nlr = 1\nbatch-size = 32\naux = ["center"]\nscale = 8.5\n'
     )
-    mine, auto = _settled(str(own)), _settled("auto")
+    mine, auto = _settled(str(own)), _settled("auto", arch="mobilefacenet")
     assert (mine.arch, mine.lr, mine.batch_size) == ("mobilefacenet", 1, 32)
     assert (mine.aux, mine.scale) == (("center",), 8.5)
     assert mine.weight_decay == auto.weight_decay
     assert _settled(str(own), arch="resnet18").arch == "resnet18"  # a flag beats the recipe
+
+
+def test_scale_and_margin_are_those_of_the_recipes_own_loss(tmp_path: Path) -> None:
+    few = _settled("few")
+    assert (few.loss, few.scale, few.margin) == ("cosface", 16.0, 0.1)
+    assert _settled("few", loss="cosface").scale == 16.0
+    other = _settled("few", loss="arcface", margin=0.3)
+    assert (other.scale, other.margin) == (None, 0.3)
+    own = tmp_path / "mine.toml"
+    own.write_text('loss = "softmax"')
+    assert (_settled(str(own)).scale, _settled(str(own)).margin) == (None, None)
 
 
 @pytest.mark.parametrize(
