@@ -74,19 +74,15 @@ class CosineHead(ScoringHead):
         self, embeddings: torch.Tensor, labels: torch.Tensor, dim: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The mean loss of all views, and each embedding's mean logits."""
-        cosines, views, places = [], [], []
+        cosines, lengths, places = [], [], []
         for view, weight in zip(embeddings.split(dim, 1), self.weight.split(dim, -1), strict=True):
             looked = view.detach().any(1).nonzero().squeeze(1)
-            if len(looked):
-                cosines.append(self.scores(view[looked], {"weight": weight}))
-                views.append(view[looked])
-                places.append(looked)
-        if not places:
-            raise ValueError("no view has a number other than zero")
+            cosines.append(self.scores(view[looked], {"weight": weight}))
+            # All that margins see of an embedding; the last view may have fewer numbers.
+            lengths.append(view[looked].norm(dim=1, keepdim=True))
+            places.append(looked)
         every, place = torch.cat(cosines), torch.cat(places)
-        # What margins see of an embedding is its length, and the last view may be a shorter one.
-        lengths = torch.cat([view.norm(dim=1, keepdim=True) for view in views])
-        loss = self._loss(every, lengths, labels[place])
+        loss = self._loss(every, torch.cat(lengths), labels[place])
         logits = every.new_zeros(len(labels), every.shape[1]).index_add_(0, place, every.detach())
         counts = place.bincount(minlength=len(labels)).clamp(min=1)[:, None]
         return loss, self.scale * logits / counts

@@ -44,6 +44,7 @@ _STRIPES = 4
 _VIEWS = 1 + _STRIPES
 _WEIGHTS = (1.0, *[_STRIPES**-0.5] * _STRIPES)
 _SHARES = len(_LOOKS) + 1
+# At the most the closed form's share is full: views of equal size leave it up to a number a view.
 DIMS = (_SHARES * _VIEWS, _SHARES * (LONGEST - len(_LOOKS) * _VIEWS))
 """The least and the most numbers of an embedding."""
 

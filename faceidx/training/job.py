@@ -15,7 +15,7 @@ from faceidx.training import run_folder
 from faceidx.training.augment import strength_named
 from faceidx.training.data import TrainingData, load_data
 from faceidx.training.launch import Hardware
-from faceidx.training.network import Start, adopt_facts, build_network, settle_stage
+from faceidx.training.network import Start, build_network, fixed_settings, settle_stage
 from faceidx.training.options import Recipe, TrainOptions
 from faceidx.training.recipes import settle_recipe
 from faceidx.training.scan import scan
@@ -58,9 +58,8 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
     found = scan(options)
     start = settle_stage(options, set(found.names))
     pictures = int(found.usable(options.min_pictures).sum())
-    arch = start.content.record.arch if start.content else None
-    name, recipe = settle_recipe(options, pictures=pictures, on_gpu=hardware.on_gpu, arch=arch)
-    recipe = adopt_facts(recipe, start, options)
+    fixed = fixed_settings(start, options)
+    name, recipe = settle_recipe(options, pictures=pictures, on_gpu=hardware.on_gpu, fixed=fixed)
     strength_named(recipe.augment)
     start_epoch = options.aux_start
     if start_epoch != "auto" and not (start_epoch.isdigit() and int(start_epoch) >= 1):

@@ -151,25 +151,23 @@ def settle_stage(options: TrainOptions, identities: set[str]) -> Start:
     return Start(stage=stage, content=content)
 
 
-def adopt_facts(recipe: Recipe, start: Start, options: TrainOptions) -> Recipe:
-    """Let the model that a run starts from decide what its weights fix.
+def fixed_settings(start: Start, options: TrainOptions) -> dict[str, Any]:
+    """What the weights of the model that a run starts from fix of a recipe, by name.
 
     Raises:
         InputError: an option was given that contradicts the model.
     """
     if start.content is None:
-        return recipe
+        return {}
     record = start.content.record
     height, width = record.preprocessing.image_size
-    facts = {
+    facts: dict[str, Any] = {
         "arch": record.arch,
         "image_size": height,
         "embedding_dim": record.embedding_dim,
     }
     if start.stage == "continue" and record.head:
         facts["loss"] = record.head.loss
-        if record.head.loss != recipe.loss:
-            recipe.scale = recipe.margin = None  # they are another loss's
         if record.head.loss in COSINE_HEADS:
             facts["scale"] = record.head.scale
     if height != width:
@@ -179,8 +177,7 @@ def adopt_facts(recipe: Recipe, start: Start, options: TrainOptions) -> Recipe:
         if given is not None and given != value:
             flag = name.replace("_", "-")
             raise InputError(f"--{flag} {given}: {options.from_model} has {value}; drop --{flag}")
-        setattr(recipe, name, value)
-    return recipe
+    return facts
 
 
 def build_network(

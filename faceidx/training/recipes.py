@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from importlib import resources
 from pathlib import Path
@@ -27,7 +28,7 @@ def recipe_names() -> list[str]:
     return sorted(names)
 
 
-def _fitting(pictures: int, *, on_gpu: bool, arch: str | None = None) -> str:
+def _fitting(pictures: int, *, on_gpu: bool, arch: str | None) -> str:
     """The name of the recipe that `auto` stands for; `few` is made for an architecture of its own.
 
     Args:
@@ -40,13 +41,13 @@ def _fitting(pictures: int, *, on_gpu: bool, arch: str | None = None) -> str:
 
 
 def settle_recipe(
-    options: TrainOptions, *, pictures: int, on_gpu: bool, arch: str | None = None
+    options: TrainOptions, *, pictures: int, on_gpu: bool, fixed: Mapping[str, Any] | None = None
 ) -> tuple[str, Recipe]:
     """Choose the recipe, and let the options that were given beat it.
 
     Args:
         pictures: how many there are to train on.
-        arch: of the model that the run starts from, if it starts from one.
+        fixed: settings that the model which the run starts from leaves no choice about.
 
     Returns:
         Its name, and its settings.
@@ -55,9 +56,11 @@ def settle_recipe(
         InputError: no such recipe, or a value out of range.
     """
     own = _own(Path(options.recipe)) if options.recipe.endswith(".toml") else None
-    fitting = _fitting(
-        pictures, on_gpu=on_gpu, arch=arch or options.arch or (own or {}).get("arch")
-    )
+    names = [f.name for f in fields(Recipe)]
+    given = {n: getattr(options, n) for n in names if getattr(options, n, None) not in (None, ())}
+    given |= fixed or {}
+    arch = given.get("arch") or (own or {}).get("arch")
+    fitting = _fitting(pictures, on_gpu=on_gpu, arch=arch)
     name = fitting if options.recipe == "auto" else options.recipe
     if own is not None:
         recipe = _changed(_packaged(fitting), own)
@@ -68,8 +71,6 @@ def settle_recipe(
             f"no recipe named {name!r}; there are auto, {', '.join(recipe_names())}, and a file of "
             "your own, NAME.toml"
         )
-    names = [f.name for f in fields(Recipe)]
-    given = {n: getattr(options, n) for n in names if getattr(options, n, None) not in (None, ())}
     recipe = _changed(recipe, given)
     if min(recipe.epochs, recipe.batch_size) < 1 or recipe.lr <= 0:
         raise InputError("--epochs and --batch-size must be 1 or more, --lr above 0")

@@ -107,6 +107,9 @@ def test_while_training_each_view_is_classified_by_itself(loss: str) -> None:
         counts[:3] = 3
         torch.testing.assert_close(found[1], logits / counts)
         torch.testing.assert_close(head.eval()(embeddings, labels), whole)
+        embeddings[:, :2] = 0  # a view that nothing was seen of
+        nothing, _ = head._by_views(embeddings, labels, 2)
+        torch.testing.assert_close(nothing, sum(losses[1:]) / sum(seen[1:]))
 
 
 @pytest.mark.parametrize("dtype", _DTYPES)

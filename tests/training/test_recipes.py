@@ -44,6 +44,10 @@ def test_scale_and_margin_are_those_of_the_recipes_own_loss(tmp_path: Path) -> N
     assert _settled("few", loss="cosface").scale == 16.0
     other = _settled("few", loss="arcface", margin=0.3)
     assert (other.scale, other.margin) == (None, 0.3)
+    options = TrainOptions(data=Path("d"), out=Path("o"), recipe="few", margin=0.3)
+    fixed = {"loss": "arcface", "scale": 30.0}  # by the model that the run starts from
+    kept = settle_recipe(options, pictures=5000, on_gpu=False, fixed=fixed)[1]
+    assert (kept.loss, kept.scale, kept.margin) == ("arcface", 30.0, 0.3)
     own = tmp_path / "mine.toml"
     own.write_text('loss = "softmax"')
     assert (_settled(str(own)).scale, _settled(str(own)).margin) == (None, None)
