@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test test-gpu lint format bench clean
 
 demo: $(VENV)/.installed
 	rm -rf demo-out
@@ -16,6 +16,10 @@ demo: $(VENV)/.installed
 # keeps fixtures that train a small model in one worker.
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(RUN) pytest -n auto --dist loadscope
+
+# On a machine with a GPU, what only a GPU can show.
+test-gpu: $(VENV)/.installed-dev
+	FACEIDX_TEST_GPU=1 $(RUN) pytest tests/gpu
 
 lint: $(VENV)/.installed-dev
 	$(RUN) ruff format --check .

@@ -18,6 +18,10 @@ from PIL import Image
 from faceidx.images.preprocess import Preprocessing
 from faceidx.models.face_model import FaceModel
 
+# The tests are of what a CPU does, bit for bit, but for those in tests/gpu.
+if not os.environ.get("FACEIDX_TEST_GPU"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 HALF = (0.5, 0.5, 0.5)

@@ -17,7 +17,17 @@ _PACKAGE = _ROOT / "faceidx"
 _FILES = sorted(_PACKAGE.rglob("*.py"))
 
 # What stands at the top of the package, for everyone to use.
-_BASE = {"children", "errors", "files", "hdf5", "escape", "progress", "processes", "tables"}
+_BASE = {
+    "children",
+    "errors",
+    "files",
+    "hdf5",
+    "escape",
+    "progress",
+    "processes",
+    "tables",
+    "threads",
+}
 # Folder -> the folders that it may import.
 _MAY_IMPORT = {
     "images": set(),

@@ -151,14 +151,15 @@ class _Job:
     def run(self) -> dict[str, Any]:
         """Do what is left to do and write the output."""
         options = self._options
+        wanted, pipeline = self._settle()
+        plan = self._plan(pipeline)
+        todo: Sequence[Picture] = self._source.pictures if plan is None else plan.todo
         began = time.monotonic()
-        model, pipeline = self._settle()
+        model = _choose(wanted, pipeline, todo)
         waiting = Waiting(open=time.monotonic() - began)
         origin = origin_of(model, pipeline)
         self._require_same_origin(origin)
         open_job(self._folder, self._settings(origin, pipeline), overwrite=options.overwrite)
-        plan = self._plan(pipeline)
-        todo: Sequence[Picture] = self._source.pictures if plan is None else plan.todo
         self._make_shards(todo, model, pipeline, origin, waiting)
         counts = _count(self._shards)
         if plan is not None:
@@ -202,8 +203,8 @@ class _Job:
             "made": len(todo) - self._resumed,
         }
 
-    def _settle(self) -> tuple[FaceModel, PipelineOptions]:
-        """Open the model as the unfinished work or the file did; else as suits the pictures."""
+    def _settle(self) -> tuple[ModelOptions, PipelineOptions]:
+        """What was asked for, and for the rest what the unfinished work or the file had."""
         wanted, pipeline = self._options.model, self._options.pipeline
         before = self._recorded()
         wanted = replace(
@@ -213,17 +214,9 @@ class _Job:
             compiled=before.get("compiled") if wanted.compiled is None else wanted.compiled,
         )
         size = pipeline.batch_size or before.get("batch_size")
-        preprocessing, template = model_shape(wanted)
+        preprocessing, _ = model_shape(wanted)
         size = size or auto_batch_size(wanted.device, preprocessing.image_size)
-        pipeline = replace(pipeline, batch_size=size)
-        model = choose_model(
-            wanted,
-            _sample(self._source.pictures, prepare_of(preprocessing, template, pipeline)),
-            images=len(self._source.pictures),
-            batch_size=size,
-            flip=pipeline.flip,
-        )
-        return model, pipeline
+        return wanted, replace(pipeline, batch_size=size)
 
     def _recorded(self) -> Mapping[str, Any]:
         try:
@@ -318,14 +311,14 @@ class _Job:
                 yield part
 
     def _give_up(self, counts: Mapping[str, int]) -> None:
-        reasons = [reason for path in self._shards for _, reason in _failed(path)]
+        reason = next((reason for path in self._shards for _, reason in _failed(path)), None)
         shutil.rmtree(self._folder)
         total = counts["failed"] + counts["no_face"]
         if not total:
             raise InputError(f"{self._options.out} would hold nothing: all its pictures are gone")
         raise JobError(
             f"{self._options.images}: none of {total} pictures could be embedded; "
-            + (f"the first: {reasons[0]}" if reasons else "no face was found in them")
+            + (f"the first: {reason}" if reason else "no face was found in them")
         )
 
 
@@ -349,6 +342,18 @@ def _unless_auto(wanted: str, recorded: object) -> str:
 
 def _stamp(path: Path) -> str:
     return Picture("", "", path).stamp()
+
+
+def _choose(wanted: ModelOptions, pipeline: PipelineOptions, todo: Sequence[Picture]) -> FaceModel:
+    """Open the model in the way that suits the pictures, where it is not settled."""
+    preprocessing, template = model_shape(wanted)
+    return choose_model(
+        wanted,
+        _sample(todo, prepare_of(preprocessing, template, pipeline)),
+        images=len(todo),
+        batch_size=pipeline.batch_size,
+        flip=pipeline.flip,
+    )
 
 
 def _sample(pictures: Sequence[Picture], prepare: Any) -> np.ndarray:

@@ -6,7 +6,7 @@ This is the one way a picture becomes an embedding; the commands differ in what 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
@@ -37,6 +37,10 @@ _AUTO_BATCH = {"cpu": 32, "cuda": 256}
 _BYTES_A_PIXEL = 2000
 # Batches that wait for the model, so that it goes on while the next one is put together.
 _BATCHES_AHEAD = 2
+
+
+Rows = Callable[[], np.ndarray]
+"""What waits for the embeddings of a batch."""
 
 
 @dataclass(kw_only=True)
@@ -192,7 +196,6 @@ def embed_parts(
         waiting: gets what decoding and the model took.
     """
     waiting = waiting or Waiting()
-    done = failed = 0
     with Workers(options.workers) as workers:
         stream = ahead(
             batches(
@@ -204,26 +207,50 @@ def embed_parts(
             ),
             _BATCHES_AHEAD,
         )
+        begun = ahead(_begun(stream, model, options, total, waiting, progress), 1)
         try:
-            for part, group in groupby(_timed(stream, waiting), key=lambda batch: batch.part):
-                of_part: list[Batch] = []
-                raw: list[np.ndarray] = []
-                for batch in group:
-                    if batch.pixels is not None:
-                        began = time.monotonic()
-                        raw.append(model.embed(batch.pixels, flip=options.flip))
-                        waiting.model += time.monotonic() - began
-                        batch.pixels = None
-                    of_part.append(batch)
-                    done += batch.pictures
-                    failed += len(batch.left.failed)
-                    note = f"{failed} failed" if failed else ""
-                    progress(Progress("embed", done, total, note=note))
-                    if batch.last:
-                        break  # so that this part is not kept waiting for the next one's pictures
+            for part, of_part, rows, last in begun:
+                raw = rows if last is None else [*rows, last()]
                 yield part, _together(of_part, raw, model, options)
         finally:
+            begun.close()
             stream.close()
+
+
+def _begun(
+    stream: Iterator[Batch],
+    model: FaceModel,
+    options: PipelineOptions,
+    total: int,
+    waiting: Waiting,
+    progress: ProgressCallback,
+) -> Iterator[tuple[Part, list[Batch], list[np.ndarray], Rows | None]]:
+    """Put batches through the model.
+
+    Yields each part once its last batch has been begun: what its batches gave but for the last one
+    that has faces, and what waits for that.
+    """
+    done = failed = 0
+    for part, group in groupby(_timed(stream, waiting), key=lambda batch: batch.part):
+        of_part: list[Batch] = []
+        rows: list[np.ndarray] = []
+        last: Rows | None = None
+        for batch in group:
+            if batch.pixels is not None:
+                began = time.monotonic()
+                before, last = last, model.begin(batch.pixels, flip=options.flip)
+                if before is not None:  # taken while a GPU has the next one
+                    rows.append(before())
+                waiting.model += time.monotonic() - began
+                batch.pixels = None
+            of_part.append(batch)
+            done += batch.pictures
+            failed += len(batch.left.failed)
+            note = f"{failed} failed" if failed else ""
+            progress(Progress("embed", done, total, note=note))
+            if batch.last:
+                break  # so that this part is not kept waiting for the next one's pictures
+        yield part, of_part, rows, last
 
 
 def _timed(stream: Iterator[Batch], waiting: Waiting) -> Iterator[Batch]:

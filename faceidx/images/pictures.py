@@ -31,6 +31,10 @@ class Picture:
     part: tuple[int, int] | None = None
     """(offset, size) of the bytes, where they are a part of the file."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What dataclasses with slots do by themselves takes several times as long.
+        return Picture, (self.key, self.identity, self.path, self.content, self.part)
+
     @property
     def data(self) -> Path | bytes:
         """The bytes, or the file that holds nothing else: what `decode` takes.

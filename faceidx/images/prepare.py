@@ -27,6 +27,11 @@ class Prepared:
 class Prepare(Protocol):
     """How faces are made of a picture: small, and sent to the processes that decode."""
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the faces."""
+        ...
+
     def __call__(self, data: Path | bytes) -> Prepared:
         """Make the faces of a picture given by its file or its bytes.
 

@@ -81,18 +81,23 @@ def _reply(connection: Connection, results: Sequence[Prepared | str]) -> None:
         for r in results
     ]
     connection.send_bytes(json.dumps(lines).encode())
-    connection.send_bytes(_packed(np.concatenate([r.crops for r in made]) if made else None))
+    connection.send_bytes(np.concatenate([r.crops for r in made]).ravel().data if made else b"")
     connection.send_bytes(_packed(np.concatenate(found) if found else None))
 
 
-def read_reply(connection: Connection) -> list[Prepared | str]:
+def read_reply(connection: Connection, size: tuple[int, int]) -> list[Prepared | str]:
     """Read what `_reply` sent: what was made of each picture, or the reason why nothing was.
+
+    Args:
+        size: (height, width) of the faces.
 
     Raises:
         EOFError, OSError: the worker has died.
+        ValueError: it sent something else.
     """
     lines = json.loads(connection.recv_bytes())
-    crops = _unpacked(connection.recv_bytes())
+    # As they are: a header as NumPy's files have would take longer to read than all of them.
+    crops = np.frombuffer(connection.recv_bytes(), np.uint8).reshape(-1, *size, 3)
     found = _unpacked(connection.recv_bytes())
     results: list[Prepared | str] = []
     row = found_row = 0
@@ -100,7 +105,6 @@ def read_reply(connection: Connection) -> list[Prepared | str]:
         if "reason" in line:
             results.append(line["reason"])
             continue
-        assert crops is not None
         faces = None
         if line["found"]:
             assert found is not None

@@ -115,11 +115,11 @@ def _name_of(code: int) -> str:
 
 
 def _attempt(pictures: Sequence[Picture], prepare: Prepare) -> list[Prepared | str] | int:
-    """Ask a worker; returns its exit code where it died of it."""
+    """Ask a worker; returns its exit code where it came to grief over them."""
     worker = _take()
     try:
         results = worker.ask(pictures, prepare)
-    except (EOFError, OSError):
+    except (EOFError, OSError, ValueError):  # it has died, or what it sends makes no sense
         return worker.end()
     except BaseException:
         worker.end()
@@ -143,7 +143,7 @@ class _Worker:
 
     def ask(self, pictures: Sequence[Picture], prepare: Prepare) -> list[Prepared | str]:
         self._child.connection.send((_folder(), prepare, pictures))
-        return read_reply(self._child.connection)
+        return read_reply(self._child.connection, prepare.size)
 
     def is_alive(self) -> bool:
         return self._child.is_alive()

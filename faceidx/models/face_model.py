@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +66,16 @@ class FaceModel(ABC):
         """
         embeddings = self.raw_embed(pictures)
         if flip:
-            embeddings = embeddings + self.raw_embed(np.ascontiguousarray(pictures[:, :, ::-1]))
+            embeddings = embeddings + self.raw_embed(mirror(pictures))
         return embeddings
+
+    def begin(self, pictures: np.ndarray, *, flip: bool = False) -> Callable[[], np.ndarray]:
+        """As `embed`, but what is returned waits for the result: until then another can begin.
+
+        So a GPU or a core that has done its part of a batch does not wait for the others.
+        """
+        rows = self.embed(pictures, flip=flip)
+        return lambda: rows
 
     def classify(self, embeddings: np.ndarray) -> np.ndarray:
         """Class probabilities of embeddings as `raw_embed` gives them.
@@ -91,6 +100,11 @@ class FaceModel(ABC):
     def fingerprint(self, *, flip: bool = False) -> str:
         """What must agree between embeddings for them to be comparable."""
         return fingerprint(self.weights, self.preprocessing, self.template, flip=flip)
+
+
+def mirror(pictures: np.ndarray) -> np.ndarray:
+    """(N, H, W, 3) pictures, each mirrored."""
+    return np.ascontiguousarray(pictures[:, :, ::-1])
 
 
 def normalize(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

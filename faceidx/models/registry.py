@@ -37,14 +37,17 @@ def _mobilefacenet(embedding_dim: int, image_size: tuple[int, int]) -> nn.Module
     return MobileFaceNet(embedding_dim, image_size)
 
 
-def _hybrid(embedding_dim: int, image_size: tuple[int, int]) -> nn.Module:
-    from faceidx.models.hybrid import DIMS, HybridFace
+def _hybrid(*, wide: bool) -> Builder:
+    def build(embedding_dim: int, image_size: tuple[int, int]) -> nn.Module:
+        from faceidx.models.hybrid import DIMS, NARROW, WIDE, HybridFace
 
-    if not DIMS[0] <= embedding_dim <= DIMS[1]:
-        raise InputError(
-            f"an embedding of {embedding_dim} numbers: hybrid has from {DIMS[0]} to {DIMS[1]}"
-        )
-    return HybridFace(embedding_dim, image_size)
+        if not DIMS[0] <= embedding_dim <= DIMS[1]:
+            raise InputError(
+                f"an embedding of {embedding_dim} numbers: hybrids have from {DIMS[0]} to {DIMS[1]}"
+            )
+        return HybridFace(embedding_dim, image_size, WIDE if wide else NARROW)
+
+    return build
 
 
 def _torchvision(depth: int, *, with_fc: bool) -> Builder:
@@ -77,7 +80,8 @@ BACKBONES: dict[str, Builder] = {
     **{f"resnet{depth}": _resnet(depth) for depth in (10, 18, 34, 50, 101, 152)},
     **{f"iresnet{depth}": _iresnet(depth) for depth in (18, 34, 50, 100, 200)},
     "mobilefacenet": _mobilefacenet,
-    "hybrid": _hybrid,
+    "hybrid": _hybrid(wide=False),
+    "hybrid_wide": _hybrid(wide=True),
 }
 # What other projects' weights are run as: there to be opened and trained on, not chosen by name.
 FOREIGN_BACKBONES: dict[str, Builder] = {

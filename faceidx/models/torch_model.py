@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from faceidx.errors import InputError
 from faceidx.images.preprocess import Preprocessing
-from faceidx.models.face_model import FaceModel
+from faceidx.models.face_model import FaceModel, mirror
 from faceidx.models.file import ModelFile, backbone_digest
 from faceidx.models.record import Head
 from faceidx.models.registry import create_backbone
@@ -29,6 +30,13 @@ class TorchModel(FaceModel):
 
     def raw_embed(self, pictures: np.ndarray) -> np.ndarray:
         return self.runner(pictures)
+
+    def begin(self, pictures: np.ndarray, *, flip: bool = False) -> Callable[[], np.ndarray]:
+        rows = self.runner.begin(pictures)
+        if not flip:
+            return rows
+        mirrored = self.runner.begin(mirror(pictures))
+        return lambda: rows() + mirrored()
 
 
 def load_torch_model(content: ModelFile, path: Path, *, device: str) -> TorchModel:

@@ -3,7 +3,7 @@
 On a CPU each core takes a chunk at a time and works on it alone. Cores that share one chunk must
 wait for each other after every layer, and a chunk of 32 pictures fills the caches many times over.
 What a picture's embedding is depends on its place in its chunk alone: not on how many cores there
-are. On a GPU a chunk is the whole batch.
+are. On a GPU a chunk is the whole batch (`gpu_lane.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import copy
 import functools
 import logging
 import os
-import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,6 +23,9 @@ from torch import nn
 from faceidx.files import cache_folder
 from faceidx.images.preprocess import Preprocessing
 from faceidx.models.folding import fold_norms
+from faceidx.models.fusing import fuse_convolutions
+from faceidx.models.gpu_lane import GpuLane
+from faceidx.threads import single_threads
 
 logger = logging.getLogger(__name__)
 
@@ -58,53 +61,68 @@ class Runner:
                 warning says so and it runs as it is; `self.compiled` tells.
         """
         self._device = torch.device(device)
-        self._on_gpu = self._device.type == "cuda"
-        self._chunk = batch_size if self._on_gpu else CHUNK
+        on_gpu = self._device.type == "cuda"
+        self._chunk = (batch_size or _GPU_BATCH) if on_gpu else CHUNK
         self._size = preprocessing.image_size
-        self.best_batch = (
-            (batch_size or _GPU_BATCH) if self._on_gpu else 2 * CHUNK * torch.get_num_threads()
+        self.best_batch = self._chunk if on_gpu else 2 * CHUNK * torch.get_num_threads()
+        # What is to be compiled is fused by the compiler.
+        fused = precision == "bf16" and not on_gpu and not compiled
+        self.network = _Prepared(network, preprocessing, _DTYPES[precision], fused=fused).to(
+            self._device
         )
-        self.network = _Prepared(network, preprocessing, _DTYPES[precision]).to(self._device)
         self._run: Any = self.network
-        self._pool = None if self._on_gpu else _one_thread_a_core()
+        self._pool = None if on_gpu else _one_thread_a_core()
+        self._lane = self._new_lane(fixed=False) if on_gpu else None
         self.compiled = compiled and self._compile()
 
     def __call__(self, pictures: np.ndarray) -> np.ndarray:
         """(N, H, W, 3) uint8 RGB to (N, D) float32."""
-        size = self._chunk or len(pictures)
-        parts = [pictures[i : i + size] for i in range(0, len(pictures), size)]
-        rows = map(self._rows, parts) if self._pool is None else self._pool.map(self._rows, parts)
-        return np.concatenate(list(rows))
+        if self._lane is None:
+            return self.begin(pictures)()
+        return np.concatenate([self._lane.begin(part)() for part in self._parts(pictures)])
+
+    def begin(self, pictures: np.ndarray) -> Callable[[], np.ndarray]:
+        """As a call that returns at once; what it returns waits for the rows."""
+        if self._pool is not None:
+            chunks = [self._pool.submit(self._rows, part) for part in self._parts(pictures)]
+            return lambda: np.concatenate([chunk.result() for chunk in chunks])
+        if self._lane is not None and len(pictures) <= self._chunk:
+            return self._lane.begin(pictures)
+        rows = self(pictures)
+        return lambda: rows
+
+    def _parts(self, pictures: np.ndarray) -> list[np.ndarray]:
+        return [pictures[i : i + self._chunk] for i in range(0, len(pictures), self._chunk)]
 
     def _rows(self, pictures: np.ndarray) -> np.ndarray:
         count = len(pictures)
-        if self.compiled and self._chunk and count < self._chunk:
+        if self.compiled and count < self._chunk:
             # Another size would be compiled anew.
             padding = np.zeros((self._chunk - count, *pictures.shape[1:]), np.uint8)
             pictures = np.concatenate([pictures, padding])
-        batch = torch.from_numpy(pictures)
-        if self._on_gpu:
-            batch = batch.pin_memory().to(self._device, non_blocking=True)
         with torch.inference_mode():
-            rows: np.ndarray = self._run(batch)[:count].cpu().numpy()
+            rows: np.ndarray = self._run(torch.from_numpy(pictures))[:count].numpy()
         return rows
+
+    def _new_lane(self, *, fixed: bool) -> GpuLane:
+        return GpuLane(
+            self._run, device=self._device, most=self._chunk, size=self._size, fixed=fixed
+        )
 
     def _compile(self) -> bool:
         """Compile, and run it once; whether that went well."""
         keep_compiled_code()
-        options: dict[str, Any] = (
-            {"triton.cudagraphs": True} if self._on_gpu else {"freezing": True}
-        )
-        compiled = torch.compile(self.network, dynamic=False, options=options)
-        blank = np.zeros((self._chunk or _GPU_BATCH, *self._size, 3), np.uint8)
-        whole, self._run, self.compiled = self._run, compiled, True
+        options: dict[str, Any] = {"freezing": True} if self._lane is None else {}
+        whole, lane = self._run, self._lane
+        self._run, self.compiled = torch.compile(self.network, dynamic=False, options=options), True
         try:
             if self._pool is None:
-                self._rows(blank)
+                self._lane = self._new_lane(fixed=True)
             else:  # by a thread with the settings of those that will run it
+                blank = np.zeros((self._chunk, *self._size, 3), np.uint8)
                 self._pool.submit(self._rows, blank).result()
         except Exception as error:  # compilers fail in any way there is
-            self._run, self.compiled = whole, False
+            self._run, self._lane, self.compiled = whole, lane, False
             reason = " ".join(str(error).split())[:120]
             logger.warning("torch runs the model uncompiled, which is slower (%s)", reason)
         return self.compiled
@@ -117,10 +135,18 @@ class _Prepared(nn.Module):
     _std: torch.Tensor
 
     def __init__(
-        self, network: nn.Module, preprocessing: Preprocessing, dtype: torch.dtype
+        self,
+        network: nn.Module,
+        preprocessing: Preprocessing,
+        dtype: torch.dtype,
+        *,
+        fused: bool,
     ) -> None:
         super().__init__()
-        self.backbone = _converted(fold_norms(network), dtype)
+        folded = fold_norms(network)
+        self.backbone = _converted(folded, dtype)
+        if fused and not fuse_convolutions(self.backbone, folded):
+            self.backbone = _converted(folded, dtype)
         self._bgr, self._dtype = preprocessing.color == "bgr", dtype
         self.register_buffer("_mean", torch.tensor(preprocessing.mean))
         self.register_buffer("_std", torch.tensor(preprocessing.std))
@@ -167,21 +193,8 @@ def normalized(
 
 @functools.cache
 def _one_thread_a_core() -> ThreadPoolExecutor:
-    """Threads in each of which torch works alone, as many as torch would use for one layer."""
-    count = torch.get_num_threads()
-    started = threading.Barrier(count + 1)
-
-    def start() -> None:
-        torch.set_num_threads(1)
-        started.wait()
-
-    pool = ThreadPoolExecutor(count, thread_name_prefix="faceidx-model", initializer=start)
-    for _ in range(count):
-        pool.submit(int)
-    started.wait()
-    # It holds for a thread once that has begun, and for all that begin later: put it back.
-    torch.set_num_threads(count)
-    return pool
+    """As many threads, each by itself, as torch would use for one layer."""
+    return single_threads(torch.get_num_threads(), "model")
 
 
 def keep_compiled_code() -> None:

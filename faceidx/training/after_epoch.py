@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import time
+from pathlib import Path
 from typing import Any
 
 from faceidx.files import whole_file
@@ -17,6 +19,9 @@ from faceidx.training.run import Run
 from faceidx.training.schedule import has_flattened
 from faceidx.training.state import State
 from faceidx.training.step import is_scaled
+
+# The curves are drawn once more after so many seconds, and at the end.
+_REDRAWN_AFTER = 10.0
 
 
 def close_epoch(run: Run, results: dict[str, float | None]) -> None:
@@ -76,8 +81,14 @@ def write_epoch(run: Run, board: Board) -> None:
             shutil.copyfile(folder / run_folder.LAST, temporary)
     run_folder.write_metrics(folder, state.history)
     run_folder.write_left_out(folder, [*job.data.left_out, *sorted(state.unreadable.items())])
-    run_folder.draw_curves(folder, state.history)
+    if state.finished or _is_old(folder / run_folder.CURVES):
+        run_folder.draw_curves(folder, state.history)
     board.write(line)
+
+
+def _is_old(drawing: Path) -> bool:
+    """Whether it is time to draw once more: it takes as long as a short epoch."""
+    return not drawing.exists() or time.time() - drawing.stat().st_mtime > _REDRAWN_AFTER
 
 
 def auxiliary_summary(recipe: Recipe, state: State) -> dict[str, Any]:

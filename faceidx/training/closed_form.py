@@ -32,11 +32,18 @@ def fit_closed_form(
     if not isinstance(backbone, HybridFace) or job.start.content is not None:
         return
     if fabric.is_global_zero:
-        fitted = copy.deepcopy(backbone).cpu()
-        fit_descriptor(fitted.descriptor, _faces(job, fitted, progress))
-        backbone.descriptor.load_state_dict(fitted.descriptor.state_dict())
+        try:
+            _fit(job, backbone, fabric.device, progress)
+        except torch.cuda.OutOfMemoryError:
+            _fit(job, backbone, torch.device("cpu"), progress)
     for parameter in backbone.descriptor.parameters():
         parameter.data.copy_(fabric.broadcast(parameter.data))
+
+
+def _fit(job: Job, backbone: HybridFace, device: torch.device, progress: ProgressCallback) -> None:
+    fitted = copy.deepcopy(backbone).to(device)
+    fit_descriptor(fitted.descriptor, _faces(job, fitted, device, progress))
+    backbone.descriptor.load_state_dict(fitted.descriptor.state_dict())
 
 
 def _sample(job: Job) -> np.ndarray:
@@ -49,13 +56,14 @@ def _sample(job: Job) -> np.ndarray:
 
 
 def _faces(
-    job: Job, backbone: HybridFace, progress: ProgressCallback
+    job: Job, backbone: HybridFace, device: torch.device, progress: ProgressCallback
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """(n, 3, 112, 112) pictures and the (n,) labels of those that can be read."""
     chosen = _sample(job)
     for first in range(0, len(chosen), _BATCH):
         places = chosen[first : first + _BATCH]
         pictures, readable = job.data.bank.fetch(job.data.rows[places])
-        batch = normalize_pictures(pictures[torch.from_numpy(readable)], job.preprocessing)
-        yield backbone.faces(batch), torch.from_numpy(job.data.labels[places[readable]])
+        pictures = pictures[torch.from_numpy(readable)].to(device)
+        labels = torch.from_numpy(job.data.labels[places[readable]]).to(device)
+        yield backbone.faces(normalize_pictures(pictures, job.preprocessing)), labels
         progress(Progress("describe", first + len(places), len(chosen)))

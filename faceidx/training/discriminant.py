@@ -63,7 +63,7 @@ def discriminants(
     _, labels = labels.unique(return_inverse=True)
     counts = labels.bincount()
     centred = rows - mean
-    centres = torch.zeros(len(counts), rows.shape[1]).index_add_(0, labels, centred)
+    centres = rows.new_zeros(len(counts), rows.shape[1]).index_add_(0, labels, centred)
     centres /= counts[:, None]
     centred -= centres[labels]  # from here on within people
     ridge = _RIDGE * centred.square().sum().clamp(min=_LEAST)
@@ -73,7 +73,7 @@ def discriminants(
     # k people span k - 1 directions; of the others rounding alone is left.
     kept = min(dim, len(counts) - 1, int((spread > _NOTHING * spread[-1]).sum()))
     vectors = vectors.flip(1)[:, :kept] / spread.flip(0)[:kept].sqrt()
-    weight = torch.zeros(dim, rows.shape[1])
+    weight = rows.new_zeros(dim, rows.shape[1])
     weight[:kept] = (solved @ vectors.float()).T
     return weight, -weight @ mean
 

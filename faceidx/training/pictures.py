@@ -19,6 +19,7 @@ from faceidx.images.decode import PictureError
 from faceidx.images.preprocess import load
 from faceidx.images.sources import Picture
 from faceidx.progress import Progress, ProgressCallback
+from faceidx.threads import single_threads
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +158,7 @@ def open_bank(
 
 def look_ahead(make: Callable[[Wanted], Made], wanted: Iterable[Wanted]) -> Iterator[Made]:
     """Yield what is made of each, the next few being made while one is in use."""
-    with ThreadPoolExecutor(1) as pool:
+    with single_threads(1, "ahead") as pool:
         waiting: deque[Future[Made]] = deque()
         for one in wanted:
             waiting.append(pool.submit(make, one))

@@ -14,8 +14,8 @@ from faceidx.training.options import Recipe, TrainOptions
 
 # Pictures from which a GPU gets the recipe for large sets.
 _LARGE_SET = 300_000
-# From so many to so many pictures a CPU gets the recipe for few: what it fits in closed form needs
-# a few hundred people, and beyond the end networks learn more than it holds.
+# From so many to so many pictures get a recipe for few: what it fits in closed form needs a few
+# hundred people, and beyond the end networks learn more than it holds.
 _FEW = (1_000, 30_000)
 # A small set gets a smaller batch than the recipe's, so that an epoch has about this many steps.
 _LEAST_STEPS, _SMALL_BATCH = 16, 8
@@ -29,15 +29,17 @@ def recipe_names() -> list[str]:
 
 
 def _fitting(pictures: int, *, on_gpu: bool, arch: str | None) -> str:
-    """The name of the recipe that `auto` stands for; `few` is made for an architecture of its own.
+    """The name of the recipe that `auto` stands for; those for few have architectures of their own.
 
     Args:
         arch: as it was given.
     """
+    few = "few_gpu" if on_gpu else "few"
+    if arch in (None, _packaged(few).arch) and _FEW[0] <= pictures < _FEW[1]:
+        return few
     if on_gpu:
         return "gpu" if pictures < _LARGE_SET else "large"
-    few = _packaged("few").arch
-    return "few" if arch in (None, few) and _FEW[0] <= pictures < _FEW[1] else "laptop"
+    return "laptop"
 
 
 def settle_recipe(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from faceidx.processes import gather_rows
 from faceidx.training.data import PairCheck, TrainingData
 from faceidx.training.network import TrainingNetwork
 from faceidx.training.pictures import Bank, look_ahead
+from faceidx.training.step import is_scaled
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -125,7 +127,8 @@ def embed_rows(
     batches = (mine[i : i + batch_size] for i in range(0, len(mine), batch_size))
     parts = []
     for pictures, readable in look_ahead(bank.fetch, batches):
-        with fabric.autocast():
+        # A young network's norms have seen too little to keep all within fp16.
+        with nullcontext() if is_scaled(fabric) else fabric.autocast():
             embeddings = network.embed(pictures.to(fabric.device)).float()
         there = torch.from_numpy(readable).to(embeddings)
         parts.append(torch.cat([embeddings, there[:, None]], dim=1))

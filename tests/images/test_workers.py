@@ -64,6 +64,12 @@ def test_a_picture_that_kills_its_worker_fails_alone() -> None:
     }
 
 
+def test_a_worker_that_sends_something_else_is_not_believed() -> None:
+    a, lie, b = (_results([word])[0] for word in ("a", "lie", "b"))
+    assert lie == "kills its decoder (exit code 0)"
+    assert isinstance(a, Prepared) and isinstance(b, Prepared)
+
+
 def test_a_picture_that_takes_for_ever_fails_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

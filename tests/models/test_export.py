@@ -53,6 +53,7 @@ def _written(path: Path, arch: str, size: tuple[int, int]) -> Path:
         ("iresnet18", (32, 32)),
         ("resnet10", (32, 32)),
         ("hybrid", (112, 112)),
+        ("hybrid_wide", (112, 112)),
         ("inception_resnet_v1", (80, 80)),
         ("mobilefacenet_relu6", (32, 32)),
         ("torchvision_resnet18_fc", (40, 40)),

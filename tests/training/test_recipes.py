@@ -21,9 +21,11 @@ def test_auto_goes_by_the_size_of_the_data_and_the_device() -> None:
     assert _settled("auto", pictures=900) == _settled("laptop", pictures=900)
     assert _settled("auto", pictures=50_000) == _settled("laptop", pictures=50_000)
     assert _settled("auto", arch="resnet18") == _settled("laptop", arch="resnet18")
-    assert _settled("auto", on_gpu=True) == _settled("gpu")
+    assert _settled("auto", on_gpu=True) == _settled("few_gpu", on_gpu=True)
+    assert _settled("auto", pictures=50_000, on_gpu=True) == _settled("gpu", pictures=50_000)
+    assert _settled("auto", arch="iresnet50", on_gpu=True) == _settled("gpu", arch="iresnet50")
     assert _settled("auto", pictures=300_000, on_gpu=True) == _settled("large", pictures=300_000)
-    assert {"few", "laptop", "gpu", "large", "demo"} <= set(recipe_names())
+    assert {"few", "few_gpu", "laptop", "gpu", "large", "demo"} <= set(recipe_names())
 
 
 def test_a_recipe_of_the_users_own_says_what_it_likes_and_auto_the_rest(tmp_path: Path) -> None:
