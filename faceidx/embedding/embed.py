@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +40,7 @@ from faceidx.embedding.views import Views, show_file
 from faceidx.errors import InputError, JobError
 from faceidx.files import refuse_existing, remove_leftovers, require_parent, writer_lock
 from faceidx.images.sources import Picture, Source, open_source
-from faceidx.images.workers import Workers
+from faceidx.images.workers import Workers, usable_cores
 from faceidx.models.choose import choose_model
 from faceidx.models.device import all_devices
 from faceidx.models.face_model import FaceModel
@@ -48,6 +49,9 @@ from faceidx.progress import Progress, ProgressCallback, silent
 
 logger = logging.getLogger(__name__)
 
+# Several processes on one GPU: pictures that each must have to do, cores that each must have to
+# itself, and pictures a second that one can hand on (benchmarks/results.md).
+_WORTH_A_PROCESS, _CORES_A_PROCESS, _HANDED_ON = 100_000, 4, 8000
 # Share of pictures far from the model's shape that draws a warning.
 _FAR_SHARE = 0.1
 # Faces on which engines and precisions are tried, and pictures that may be decoded to find them.
@@ -283,7 +287,7 @@ class _Job:
             self._progress(replace(progress, done=self._resumed + progress.done))
 
         missing = self._missing(todo)
-        devices = _devices(model, self._options.model)
+        devices = _devices(model, self._options.model, len(todo))
         if len(devices) > 1:
             settled = replace(
                 self._options.model,
@@ -331,9 +335,21 @@ _MAY_CHANGE = {
 }
 
 
-def _devices(model: FaceModel, wanted: ModelOptions) -> list[str]:
-    """Every GPU, where the model runs on one and none was named; else the model's device alone."""
-    return all_devices(wanted.device) if model.device.startswith("cuda") else [model.device]
+def _devices(model: FaceModel, wanted: ModelOptions, pictures: int) -> list[str]:
+    """What each process is to run on.
+
+    Every GPU, where the model runs on one and none was named, else the model's device alone. A GPU
+    that is faster than one process can hand it pictures is named several times.
+    """
+    if not model.device.startswith("cuda"):
+        return [model.device]
+    devices = all_devices(wanted.device)
+    each = min(
+        math.ceil((model.rate or 0.0) / _HANDED_ON),
+        usable_cores() // (_CORES_A_PROCESS * len(devices)),
+        pictures // (_WORTH_A_PROCESS * len(devices)),
+    )
+    return devices * max(1, each)
 
 
 def _unless_auto(wanted: str, recorded: object) -> str:

@@ -90,7 +90,10 @@ def choose_model(
             trial.measure([way for way in ways if way.compiled], known)
         if remember and trial.news:
             keep(key, known)
-    return trial.choose(_ordered(ways, known, images), may_be_untrue=options.precision != "auto")
+    model = trial.choose(_ordered(ways, known, images), may_be_untrue=options.precision != "auto")
+    if measured := known.get(str(natural(model))):
+        model.rate = measured.rate
+    return model
 
 
 @dataclass(kw_only=True)

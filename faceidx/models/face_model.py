@@ -43,6 +43,8 @@ class FaceModel(ABC):
     """Pictures a batch, or a multiple of it, that keep the device busy."""
     fidelity: Fidelity | None = None
     """To float32, where it was measured."""
+    rate: float | None = None
+    """Pictures a second on its device, where that was measured."""
 
     @abstractmethod
     def raw_embed(self, pictures: np.ndarray) -> np.ndarray:

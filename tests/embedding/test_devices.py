@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from faceidx.embedding.pipeline import PipelineOptions
 from faceidx.errors import InputError, JobError
 from faceidx.models.open import ModelOptions
 from faceidx.progress import Progress
-from tests.conftest import draw
+from tests.conftest import FakeModel, draw
 from tests.embedding.test_embed import _content
 
 
@@ -36,6 +37,35 @@ def _options(images: Path, out: Path, model: Path) -> EmbedOptions:
 
 def _two(*_: Any) -> list[str]:
     return ["cpu", "cpu"]
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "rate", "cores", "pictures", "expected"),
+    [
+        ("cpu", 2, 20_000.0, 64, 10**7, {"cpu": 1}),
+        ("cuda", 1, 20_000.0, 16, 10**7, {"cuda:0": 3}),
+        ("cuda", 1, 20_000.0, 10, 10**7, {"cuda:0": 2}),
+        ("cuda", 1, 20_000.0, 16, 50_000, {"cuda:0": 1}),
+        ("cuda", 1, 3_000.0, 16, 10**7, {"cuda:0": 1}),
+        ("cuda", 1, None, 16, 10**7, {"cuda:0": 1}),
+        ("cuda", 2, 20_000.0, 16, 10**7, {"cuda:0": 2, "cuda:1": 2}),
+    ],
+)
+def test_a_gpu_faster_than_a_process_gets_several(
+    fake_model: FakeModel,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    gpus: int,
+    rate: float | None,
+    cores: int,
+    pictures: int,
+    expected: dict[str, int],
+) -> None:
+    fake_model.device, fake_model.rate = device, rate
+    monkeypatch.setattr(module, "all_devices", lambda _: [f"cuda:{n}" for n in range(gpus)])
+    monkeypatch.setattr(module, "usable_cores", lambda: cores)
+    found = module._devices(fake_model, ModelOptions(path=Path("m")), pictures)
+    assert Counter(found) == expected
 
 
 def test_two_devices_give_what_one_gives(
