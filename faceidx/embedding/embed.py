@@ -39,9 +39,10 @@ from faceidx.embedding.update import Plan, plan_retry, plan_update
 from faceidx.embedding.views import Views, show_file
 from faceidx.errors import InputError, JobError
 from faceidx.files import refuse_existing, remove_leftovers, require_parent, writer_lock
+from faceidx.images.prepare import Prepare
 from faceidx.images.sources import Picture, Source, open_source
 from faceidx.images.workers import Workers, usable_cores
-from faceidx.models.choose import choose_model
+from faceidx.models.choose import choose_model, sample_size
 from faceidx.models.device import all_devices
 from faceidx.models.face_model import FaceModel
 from faceidx.models.open import ModelOptions, model_shape
@@ -54,8 +55,8 @@ logger = logging.getLogger(__name__)
 _WORTH_A_PROCESS, _CORES_A_PROCESS, _HANDED_ON = 100_000, 4, 8000
 # Share of pictures far from the model's shape that draws a warning.
 _FAR_SHARE = 0.1
-# Faces on which engines and precisions are tried, and pictures that may be decoded to find them.
-_SAMPLE, _MOST_FOR_SAMPLE = 64, 256
+# Pictures that may be decoded to find the faces on which engines and precisions are tried.
+_MOST_FOR_SAMPLE = 256
 
 
 @dataclass(kw_only=True)
@@ -365,26 +366,26 @@ def _choose(wanted: ModelOptions, pipeline: PipelineOptions, todo: Sequence[Pict
     preprocessing, template = model_shape(wanted)
     return choose_model(
         wanted,
-        _sample(todo, prepare_of(preprocessing, template, pipeline)),
+        _sample(todo, prepare_of(preprocessing, template, pipeline), sample_size(len(todo))),
         images=len(todo),
         batch_size=pipeline.batch_size,
         flip=pipeline.flip,
     )
 
 
-def _sample(pictures: Sequence[Picture], prepare: Any) -> np.ndarray:
-    """Some of the first faces, (n, height, width, 3) uint8 RGB."""
+def _sample(pictures: Sequence[Picture], prepare: Prepare, count: int) -> np.ndarray:
+    """Some of the first faces, (n, height, width, 3) uint8 RGB; n is `count` or less."""
     first = pictures[:_MOST_FOR_SAMPLE]
     crops: list[np.ndarray] = []
     with Workers() as workers:
         tagged = ((None, picture) for picture in first)
-        for _, _, result in workers.prepare(tagged, prepare, ahead=_SAMPLE, total=_SAMPLE):
+        for _, _, result in workers.prepare(tagged, prepare, ahead=count, total=count):
             if not isinstance(result, str):
                 crops += list(result.crops)
-            if len(crops) >= _SAMPLE:
+            if len(crops) >= count:
                 break
     height, width = prepare.size
-    return np.stack(crops[:_SAMPLE]) if crops else np.empty((0, height, width, 3), np.uint8)
+    return np.stack(crops[:count]) if crops else np.empty((0, height, width, 3), np.uint8)
 
 
 def _count(shards: Sequence[Path]) -> dict[str, int]:

@@ -27,7 +27,7 @@ from faceidx.models.open import ModelOptions, open_exact, open_model
 from faceidx.models.openvino_model import is_installed
 from faceidx.models.remembered import Measured, keep, machine_key, recall
 
-__all__ = ["Fidelity", "choose_model"]
+__all__ = ["Fidelity", "choose_model", "sample_size"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 LEAST_COSINE = 0.999
 # Pictures that fidelity is measured on: one of so many, within bounds. Embedding them once more in
 # float32 must not cost a small job more than it gains.
-_SHARE, _FEWEST, _MOST = 16, 4, 64
+_SHARE, _FEWEST, _MOST = 32, 4, 64
 # Below so many pictures measuring takes longer than it can save.
 _WORTH_MEASURING = 5000
 _MEASURED_SECONDS = 1.0
@@ -57,7 +57,7 @@ def choose_model(
     """Open a model for many pictures, with the engine and precision that suit them.
 
     Args:
-        sample: (N, H, W, 3) uint8 RGB of the model's input size: some of the pictures, up to 64.
+        sample: (N, H, W, 3) uint8 RGB of the model's input size: `sample_size` of the pictures.
         images: how many pictures are to be embedded in all.
         batch_size: pictures a batch; None leaves it to the engine.
         remember: use what was measured before, and keep what is measured now.
@@ -73,9 +73,12 @@ def choose_model(
         return open_model(options)
     device = resolve_device(options.device)
     exact = open_exact(options)
-    size = min(_MOST, max(_FEWEST, images // _SHARE))
     trial = _Trial(
-        exact=exact, device=device, batch_size=batch_size, sample=sample[:size], flip=flip
+        exact=exact,
+        device=device,
+        batch_size=batch_size,
+        sample=sample[: sample_size(images)],
+        flip=flip,
     )
     ways = _ways(exact, options, device)
     if len(ways) == 1:
@@ -94,6 +97,11 @@ def choose_model(
     if measured := known.get(str(natural(model))):
         model.rate = measured.rate
     return model
+
+
+def sample_size(images: int) -> int:
+    """Pictures that are enough for a sample of so many."""
+    return min(_MOST, max(_FEWEST, images // _SHARE))
 
 
 @dataclass(kw_only=True)

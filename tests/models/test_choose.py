@@ -153,7 +153,7 @@ def test_nothing_is_remembered_on_request(machine: _Machine) -> None:
 
 def test_half_precision_says_how_true_it_is(fake_model_file: Path) -> None:
     options = ModelOptions(path=fake_model_file, device="cpu", engine="torch", precision="bf16")
-    fidelity = choose_model(options, _pictures(5), images=100, batch_size=4).fidelity
+    fidelity = choose_model(options, _pictures(5), images=200, batch_size=4).fidelity
     assert fidelity is not None and fidelity.pictures == 5
     assert 0.99 < fidelity.least <= fidelity.mean < 1
 
