@@ -239,7 +239,7 @@ def _begun(
             if batch.pixels is not None:
                 began = time.monotonic()
                 before, last = last, model.begin(batch.pixels, flip=options.flip)
-                if before is not None:  # taken while a GPU has the next one
+                if before is not None:  # taken while the next one is being computed
                     rows.append(before())
                 waiting.model += time.monotonic() - began
                 batch.pixels = None
