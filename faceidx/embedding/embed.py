@@ -156,11 +156,17 @@ class _Job:
     def run(self) -> dict[str, Any]:
         """Do what is left to do and write the output."""
         options = self._options
-        wanted, pipeline = self._settle()
+        wanted, pipeline, prepare = self._settle()
         plan = self._plan(pipeline)
         todo: Sequence[Picture] = self._source.pictures if plan is None else plan.todo
         began = time.monotonic()
-        model = _choose(wanted, pipeline, todo)
+        model = choose_model(
+            wanted,
+            _sample(todo, prepare, sample_size(len(todo))),
+            images=len(todo),
+            batch_size=pipeline.batch_size,
+            flip=pipeline.flip,
+        )
         waiting = Waiting(open=time.monotonic() - began)
         origin = origin_of(model, pipeline)
         self._require_same_origin(origin)
@@ -208,8 +214,11 @@ class _Job:
             "made": len(todo) - self._resumed,
         }
 
-    def _settle(self) -> tuple[ModelOptions, PipelineOptions]:
-        """What was asked for, and for the rest what the unfinished work or the file had."""
+    def _settle(self) -> tuple[ModelOptions, PipelineOptions, Prepare]:
+        """What was asked for, and for the rest what the unfinished work or the file had.
+
+        With what is to be made of each picture.
+        """
         wanted, pipeline = self._options.model, self._options.pipeline
         before = self._recorded()
         wanted = replace(
@@ -219,9 +228,10 @@ class _Job:
             compiled=before.get("compiled") if wanted.compiled is None else wanted.compiled,
         )
         size = pipeline.batch_size or before.get("batch_size")
-        preprocessing, _ = model_shape(wanted)
+        preprocessing, template = model_shape(wanted)
         size = size or auto_batch_size(wanted.device, preprocessing.image_size)
-        return wanted, replace(pipeline, batch_size=size)
+        pipeline = replace(pipeline, batch_size=size)
+        return wanted, pipeline, prepare_of(preprocessing, template, pipeline)
 
     def _recorded(self) -> Mapping[str, Any]:
         try:
@@ -359,18 +369,6 @@ def _unless_auto(wanted: str, recorded: object) -> str:
 
 def _stamp(path: Path) -> str:
     return Picture("", "", path).stamp()
-
-
-def _choose(wanted: ModelOptions, pipeline: PipelineOptions, todo: Sequence[Picture]) -> FaceModel:
-    """Open the model in the way that suits the pictures, where it is not settled."""
-    preprocessing, template = model_shape(wanted)
-    return choose_model(
-        wanted,
-        _sample(todo, prepare_of(preprocessing, template, pipeline), sample_size(len(todo))),
-        images=len(todo),
-        batch_size=pipeline.batch_size,
-        flip=pipeline.flip,
-    )
 
 
 def _sample(pictures: Sequence[Picture], prepare: Prepare, count: int) -> np.ndarray:

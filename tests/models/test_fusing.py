@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -43,8 +45,6 @@ def exact() -> fx.GraphModule:
 
 
 def _in_bf16(network: nn.Module) -> nn.Module:
-    import copy
-
     return copy.deepcopy(network).to(torch.bfloat16, memory_format=torch.channels_last)
 
 

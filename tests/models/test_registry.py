@@ -94,6 +94,7 @@ def test_what_cannot_be_built_is_an_error() -> None:
         ("too small", ("resnet18", 8, (112, 15))),
         ("an embedding of 0", ("resnet18", 0, (112, 112))),
         ("from 15 to 2490", ("hybrid", 14, (112, 112))),
+        ("from 15 to 2490", ("hybrid", 2491, (112, 112))),
         ("from 15 to 2490", ("hybrid_wide", 2491, (112, 112))),
     ):
         arch, dim, size = arguments
