@@ -38,7 +38,7 @@ _WEIGHTS = _DATA / "weights"
 FOLDER, MODEL = _DATA / "lfw-raw", _WEIGHTS / "mobilefacenet_foamliu.onnx"
 DETECTOR = _WEIGHTS / "face_detection_yunet_2023mar.onnx"
 PRESET, SIZE = "imagenet", (112, 112)
-RUNS, COPIES = 3, 4
+RUNS, COPIES = 3, 8
 LARGE, LARGE_SHAPE = 24, (3000, 4000)
 
 

@@ -38,16 +38,19 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
         raise PictureError("degenerate landmarks: not all are finite")
     middle, aim = source.mean(axis=0), target.mean(axis=0)
     a, b = source - middle, target - aim
-    along, across = np.linalg.svd(a / math.sqrt(len(a)), compute_uv=False)
-    if math.hypot(along, across) < _LEAST_SPREAD:
+    spread = a.T @ a / len(a)
+    square, longer = np.trace(spread), math.hypot(spread[0, 0] - spread[1, 1], 2 * spread[0, 1])
+    if square < _LEAST_SPREAD**2:
         raise PictureError("degenerate landmarks: all in one place")
-    if across < _LEAST_WIDTH * along:
+    if square - longer < _LEAST_WIDTH**2 * (square + longer):
         raise PictureError("degenerate landmarks: all on a line")
-    u, d, vt = np.linalg.svd(b.T @ a / len(a))
-    if np.linalg.det(u) * np.linalg.det(vt) < 0:
+    across = b.T @ a / len(a)
+    if np.linalg.det(across) < 0:
         raise PictureError("degenerate landmarks: mirrored")
-    scale = d.sum() / (a**2).sum() * len(a)
-    linear = scale * (u @ vt)
+    # In a plane the product of the singular vectors is the rotation nearest to the covariance, and
+    # the sum of the singular values its length: no decomposition is needed.
+    cosine, sine = across[0, 0] + across[1, 1], across[1, 0] - across[0, 1]
+    linear = np.array([[cosine, -sine], [sine, cosine]]) / square
     return np.concatenate([linear, (aim - linear @ middle)[:, None]], axis=1)
 
 

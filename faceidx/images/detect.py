@@ -44,13 +44,20 @@ class Detections(NamedTuple):
     order of the picture, left before right."""
     scores: np.ndarray
     """(n,) float32, from 0 to 1."""
+    seen: np.ndarray
+    """(n,) float32 longer side of each in the pixels that the network was shown."""
 
     def take(self, rows: np.ndarray) -> Detections:
-        return Detections(*(column[rows] for column in self))
+        return Detections(
+            self.boxes[rows], self.landmarks[rows], self.scores[rows], self.seen[rows]
+        )
 
 
 NO_DETECTIONS = Detections(
-    np.empty((0, 4), np.float32), np.empty((0, 5, 2), np.float32), np.empty(0, np.float32)
+    np.empty((0, 4), np.float32),
+    np.empty((0, 5, 2), np.float32),
+    np.empty(0, np.float32),
+    np.empty(0, np.float32),
 )
 
 
@@ -85,7 +92,7 @@ class Detector:
         outputs = network.run(blob) if network.takes_many else _one_by_one(network, blob)
         cells = _cells(rows, columns)
         return [
-            merge([_decoded(cells, [kind[row] for kind in outputs], min_score)])
+            _of_one_face_each(_decoded(cells, [kind[row] for kind in outputs], min_score))
             for row in range(count)
         ]
 
@@ -117,15 +124,20 @@ def open_detector(path: Path) -> Detector:
 
 
 def merge(parts: list[Detections]) -> Detections:
-    """Put detections together, keeping the surest of those that are of one face."""
+    """Put what was found in several places together, keeping the surest of what is one face."""
     parts = [part for part in parts if len(part.scores)]
-    if not parts:
-        return NO_DETECTIONS
-    boxes, landmarks, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
-    together = Detections(boxes, landmarks, scores)
-    usable = np.isfinite(boxes).all(axis=1) & np.isfinite(landmarks).all(axis=(1, 2))
-    order = np.argsort(-scores, kind="stable")
-    return _suppressed(together.take(order[usable[order]][:_MOST]))
+    if len(parts) < 2:
+        return parts[0] if parts else NO_DETECTIONS
+    return _of_one_face_each(Detections(*map(np.concatenate, zip(*parts, strict=True))))
+
+
+def _of_one_face_each(found: Detections) -> Detections:
+    """The surest of those detections that are of one face, without those that are no numbers."""
+    if not len(found.scores):
+        return found
+    usable = np.isfinite(found.boxes).all(axis=1) & np.isfinite(found.landmarks).all(axis=(1, 2))
+    order = np.argsort(-found.scores, kind="stable")
+    return _suppressed(found.take(order[usable[order]][:_MOST]))
 
 
 def _suppressed(found: Detections) -> Detections:
@@ -163,11 +175,12 @@ def _decoded(cells: np.ndarray, outputs: Sequence[np.ndarray], min_score: float)
         rows, scores = rows[scores >= min_score], scores[scores >= min_score]
     if not len(rows):
         return NO_DETECTIONS
-    corners, strides, box = cells[rows, :2], cells[rows, 2:], boxes[rows]
-    sides = np.exp(box[:, 2:]) * strides
-    middles = (corners + box[:, :2]) * strides
+    corners, strides, place = cells[rows, :2], cells[rows, 2:], boxes[rows]
+    sides = np.exp(place[:, 2:]) * strides
+    middles = (corners + place[:, :2]) * strides
     landmarks = (corners[:, None] + points[rows].reshape(-1, 5, 2)) * strides[:, None]
-    return Detections(np.concatenate([middles - sides / 2, sides], axis=1), landmarks, scores)
+    boxes = np.concatenate([middles - sides / 2, sides], axis=1)
+    return Detections(boxes, landmarks, scores, sides.max(axis=1))
 
 
 @functools.lru_cache(maxsize=64)

@@ -12,20 +12,8 @@ import numpy as np
 from faceidx.images.decode import DEFAULT_MAX_PIXELS
 from faceidx.images.detect import Detections, Detector
 from faceidx.images.photo import Photo
-from faceidx.images.prepare import Prepared, WholePicture
+from faceidx.images.prepare import FACE, Prepared, WholePicture
 from faceidx.images.templates import template_points
-
-FACE = np.dtype(
-    [
-        ("boxes", np.float32, (4,)),
-        ("landmarks", np.float32, (5, 2)),
-        ("detection_scores", np.float32),
-        ("head_sizes", np.float32),
-        ("sharpness", np.float32),
-        ("poses", np.float32, (3,)),
-    ]
-)
-"""Where and how a face was found; the names are those of the datasets (docs/file-formats.md)."""
 
 MODES = ("largest", "central", "all")
 MIN_FACE, MIN_SCORE = 16, 0.7

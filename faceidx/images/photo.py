@@ -59,7 +59,7 @@ class Photo:
             if self._factor > 1:
                 image.draft(None, (width // self._factor, height // self._factor))
             image.load()
-            self._pixels = np.array(upright_rgb(image))
+            self._pixels = np.asarray(upright_rgb(image))
         rows, columns = self._pixels.shape[:2]
         self.size = (rows * self._factor, columns * self._factor)
         """Height and width of the whole photo, upright."""

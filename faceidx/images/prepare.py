@@ -11,6 +11,18 @@ import numpy as np
 from faceidx.images.decode import DEFAULT_MAX_PIXELS, decode
 from faceidx.images.preprocess import far_from_shape, fit
 
+FACE = np.dtype(
+    [
+        ("boxes", np.float32, (4,)),
+        ("landmarks", np.float32, (5, 2)),
+        ("detection_scores", np.float32),
+        ("head_sizes", np.float32),
+        ("sharpness", np.float32),
+        ("poses", np.float32, (3,)),
+    ]
+)
+"""Where and how a face was found; the names are those of the datasets (docs/file-formats.md)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -19,7 +31,7 @@ class Prepared:
     crops: np.ndarray
     """(k, height, width, 3) uint8 RGB; k is 0 where no face was found."""
     faces: np.ndarray | None = None
-    """(k,) where and how each was found, of a structured type; None without detection."""
+    """(k,) `FACE`; None without detection."""
     far: bool = False
     """Without detection: whether the picture looks like a whole photo rather than a face."""
 

@@ -13,6 +13,8 @@ import numpy as np
 _HEAD = np.array(
     [[-31.5, -30, 0], [31.5, -30, 0], [0, 5, 25], [-25, 35, 0], [25, 35, 0]], np.float64
 )
+# What brings a head that was seen closest to it, by least squares.
+_TO_CAMERA = np.linalg.pinv(_HEAD - _HEAD.mean(axis=0))
 
 
 def pose_of(landmarks: np.ndarray) -> tuple[float, float, float]:
@@ -29,9 +31,8 @@ def pose_of(landmarks: np.ndarray) -> tuple[float, float, float]:
         pitch: above 0 where it looks up.
         roll: above 0 where it is tilted clockwise.
     """
-    head = _HEAD - _HEAD.mean(axis=0)
     seen = np.asarray(landmarks, np.float64) - np.mean(landmarks, axis=0)
-    camera = (np.linalg.pinv(head) @ seen).T
+    camera = (_TO_CAMERA @ seen).T
     u, _, vt = np.linalg.svd(camera, full_matrices=False)
     first, second = u @ vt
     third = np.cross(first, second)

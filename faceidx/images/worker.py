@@ -7,7 +7,6 @@ that comes back could run code in the caller, whatever a hostile picture made of
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
@@ -19,7 +18,7 @@ import numpy as np
 
 from faceidx.images.decode import PictureError
 from faceidx.images.pictures import Picture
-from faceidx.images.prepare import Prepare, Prepared
+from faceidx.images.prepare import FACE, Prepare, Prepared
 
 READY = b"ready"
 # Of processor time, so that a slow disk or a busy machine is never held against a picture. The
@@ -82,7 +81,7 @@ def _reply(connection: Connection, results: Sequence[Prepared | str]) -> None:
     ]
     connection.send_bytes(json.dumps(lines).encode())
     connection.send_bytes(np.concatenate([r.crops for r in made]).ravel().data if made else b"")
-    connection.send_bytes(_packed(np.concatenate(found) if found else None))
+    connection.send_bytes(np.concatenate(found).tobytes() if found else b"")
 
 
 def read_reply(connection: Connection, size: tuple[int, int]) -> list[Prepared | str]:
@@ -96,9 +95,10 @@ def read_reply(connection: Connection, size: tuple[int, int]) -> list[Prepared |
         ValueError: it sent something else.
     """
     lines = json.loads(connection.recv_bytes())
-    # As they are: a header as NumPy's files have would take longer to read than all of them.
+    # As they are: a header as NumPy's files have would take longer to read than all of them, and is
+    # read by Python's parser, which CPython 3.11 lets fail where several threads use it.
     crops = np.frombuffer(connection.recv_bytes(), np.uint8).reshape(-1, *size, 3)
-    found = _unpacked(connection.recv_bytes())
+    found = np.frombuffer(connection.recv_bytes(), FACE)
     results: list[Prepared | str] = []
     row = found_row = 0
     for line in lines:
@@ -107,24 +107,10 @@ def read_reply(connection: Connection, size: tuple[int, int]) -> list[Prepared |
             continue
         faces = None
         if line["found"]:
-            assert found is not None
             faces = found[found_row : found_row + line["faces"]]
             found_row += line["faces"]
         results.append(Prepared(crops[row : row + line["faces"]], faces, line["far"]))
         row += line["faces"]
+    if (row, found_row) != (len(crops), len(found)):
+        raise ValueError("not as many faces as announced")
     return results
-
-
-def _packed(rows: np.ndarray | None) -> bytes:
-    if rows is None:
-        return b""
-    file = io.BytesIO()
-    np.save(file, rows, allow_pickle=False)
-    return file.getvalue()
-
-
-def _unpacked(data: bytes) -> np.ndarray | None:
-    if not data:
-        return None
-    rows: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
-    return rows

@@ -13,7 +13,7 @@ from PIL import Image
 from faceidx.embedding.pipeline import PipelineOptions, embed_pictures, origin_of
 from faceidx.errors import InputError
 from faceidx.images.detect import Detector, open_detector
-from faceidx.images.faces import FACE
+from faceidx.images.prepare import FACE
 from faceidx.images.sources import open_source
 from tests.conftest import FakeModel, RunCli
 from tests.images.photos import draw_marked, write_toy_detector

@@ -56,7 +56,8 @@ def test_a_missing_detector_file_is_one_line(tmp_path: Path) -> None:
 
 def _boxes(*rows: tuple[float, float, float, float, float]) -> Detections:
     table = np.array(rows, np.float32)
-    return Detections(table[:, :4], np.zeros((len(rows), 5, 2), np.float32), table[:, 4])
+    landmarks = np.zeros((len(rows), 5, 2), np.float32)
+    return Detections(table[:, :4], landmarks, table[:, 4], table[:, 2:4].max(axis=1))
 
 
 def test_of_boxes_that_share_much_the_surest_stays() -> None:
@@ -65,10 +66,12 @@ def test_of_boxes_that_share_much_the_surest_stays() -> None:
 
 
 def test_a_part_of_a_large_face_is_no_face_of_its_own() -> None:
-    found = merge([_boxes((0, 0, 100, 100, 0.9), (10, 10, 20, 20, 0.8), (95, 0, 20, 20, 0.8))])
+    found = merge(
+        [_boxes((0, 0, 100, 100, 0.9), (10, 10, 20, 20, 0.8)), _boxes((95, 0, 20, 20, 0.8))]
+    )
     assert found.boxes[:, 2].tolist() == [100, 20]
     assert found.boxes[1, 0] == 95
 
 
 def test_what_is_not_finite_is_no_face() -> None:
-    assert len(merge([_boxes((np.nan, 0, 1, 1, 0.9), (0, 0, np.inf, 1, 0.9))]).scores) == 0
+    assert len(merge([_boxes((np.nan, 0, 1, 1, 0.9)), _boxes((0, 0, np.inf, 1, 0.9))]).scores) == 0

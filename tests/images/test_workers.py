@@ -49,7 +49,7 @@ def test_results_come_in_order_with_all_that_was_made() -> None:
         assert refused == "refused"
         assert (a.far, far.far) == (False, True)
         assert a.faces is None and found.faces is not None
-        assert found.faces["boxes"].tolist() == [0, 1]
+        assert found.faces["boxes"][:, 0].tolist() == [0, 1]
         assert none.crops.shape == (0, 2, 3, 3)
 
 
@@ -179,4 +179,4 @@ def test_a_reply_holds_no_pickle() -> None:
     source = Path(worker.__file__).read_text("utf-8")
     reading = source[source.index("def read_reply") :]
     assert ".recv()" not in reading
-    assert "allow_pickle=False" in reading
+    assert "load(" not in reading.replace("json.loads(", "")
