@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 
-def fuse_convolutions(network: nn.Module, exact: nn.Module) -> bool:
+def fuse_convolutions(network: nn.Module, exact: nn.Module, shape: tuple[int, ...]) -> bool:
     """Have the convolutions of a network take over the activations behind them, in place.
 
     Args:
         network: in bf16, as `torch.fx` has traced it.
         exact: the same in float32, of which weights and biases are taken.
+        shape: of the input (N, C, H, W) that weights are laid out for; others work as well.
 
     Returns:
         Whether that went well. Where this torch or this processor cannot do it, the network may be
@@ -34,10 +35,18 @@ def fuse_convolutions(network: nn.Module, exact: nn.Module) -> bool:
                 layer = exact.get_submodule(str(node.target))
                 if isinstance(layer, nn.Conv2d) and not isinstance(layer.padding, str):
                     _fuse(network, node, layer)
+        network.recompile()
+        _lay_out(network, shape)
     except (AttributeError, RuntimeError):
         return False
-    network.recompile()
     return True
+
+
+def _lay_out(network: fx.GraphModule, shape: tuple[int, ...]) -> None:
+    """Let each convolution see what it will be given."""
+    blank = torch.zeros(shape, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        network(blank)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +82,21 @@ class _Convolution(nn.Module):
 
     def __init__(self, layer: nn.Conv2d, activation: _Activation) -> None:
         super().__init__()
-        shape = ([*map(int, layer.padding)], [*layer.stride], [*layer.dilation], layer.groups)
-        weight = layer.weight.detach().to(torch.bfloat16)
+        self._shape = ([*map(int, layer.padding)], [*layer.stride], [*layer.dilation], layer.groups)
         # Neither a parameter nor a buffer: oneDNN's own layout can be neither cast nor moved.
-        self._weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *shape, None)
+        self._weight = layer.weight.detach().to(torch.bfloat16)
+        self._laid_out = False
         bias = None if layer.bias is None else layer.bias.detach().float()
-        self._arguments = (bias, *shape, activation.name, [*activation.scalars], "")
+        self._arguments = (bias, *self._shape, activation.name, [*activation.scalars], "")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self._laid_out:
+            # For what size it comes in: without that oneDNN guesses, and where it guesses wrong
+            # lays the weight out anew in every call, which takes longer than the convolution.
+            self._weight = torch.ops.mkldnn._reorder_convolution_weight(
+                self._weight, *self._shape, [*x.shape]
+            )
+            self._laid_out = True
         rows: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
             x, self._weight, *self._arguments
         )

@@ -145,7 +145,8 @@ class _Prepared(nn.Module):
         super().__init__()
         folded = fold_norms(network)
         self.backbone = _converted(folded, dtype)
-        if fused and not fuse_convolutions(self.backbone, folded):
+        shape = (CHUNK, 3, *preprocessing.image_size)
+        if fused and not fuse_convolutions(self.backbone, folded, shape):
             self.backbone = _converted(folded, dtype)
         self._bgr, self._dtype = preprocessing.color == "bgr", dtype
         self.register_buffer("_mean", torch.tensor(preprocessing.mean))

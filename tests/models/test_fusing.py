@@ -51,7 +51,7 @@ def _in_bf16(network: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("count", [1, 5])
 def test_it_gives_what_it_gave_and_is_truer_to_float32(exact: fx.GraphModule, count: int) -> None:
     plain, fused = _in_bf16(exact), _in_bf16(exact)
-    assert fuse_convolutions(fused, exact)
+    assert fuse_convolutions(fused, exact, (4, 3, *FAKE_SIZE))
     functions = [node.target for node in fused.graph.nodes if node.op == "call_function"]
     # What is left: behind a layer used twice, and behind a branch.
     assert functions.count(F.relu) == 2 and functions.count(F.hardtanh) == 0
@@ -66,7 +66,7 @@ def test_it_gives_what_it_gave_and_is_truer_to_float32(exact: fx.GraphModule, co
 
 def test_what_fx_has_not_followed_is_left_alone() -> None:
     network = _Net().to(torch.bfloat16)
-    assert not fuse_convolutions(network, _Net())
+    assert not fuse_convolutions(network, _Net(), (4, 3, *FAKE_SIZE))
 
 
 def test_a_torch_without_the_operators_runs_it_as_it_is(
