@@ -13,8 +13,6 @@ import numpy as np
 from faceidx.errors import InputError
 
 BLOCK_ROWS = 16384
-# Linux maps 64 KiB around each page that is touched: 64 MiB for so many rows.
-_FEW_ROWS = 1024
 _FLOAT = np.dtype("<f4")
 
 
@@ -26,7 +24,8 @@ class Vectors:
     Args:
         file: stays open as long as this is used.
         offset: of the first number in the file; need not be aligned.
-        thrifty: leave no pages resident after single rows either, which takes a little time.
+        thrifty: read single rows as well, which takes a little time. Of a map, Linux makes up to
+            2 MiB resident around each row that is touched.
 
     Raises:
         InputError: the file is too short.
@@ -59,13 +58,8 @@ class Vectors:
     def block(self, first: int, last: int) -> np.ndarray:
         """Read rows `first` to `last`, (n, D) float32."""
         rows = np.empty((max(0, min(last, self.count) - first), self.dim), dtype=_FLOAT)
-        left = rows.data.cast("B") if rows.size else memoryview(b"")
-        place = self._offset + first * self.dim * _FLOAT.itemsize
-        while left:
-            done = os.preadv(self._file.fileno(), [left], place)
-            if not done:
-                raise InputError(f"{self._name} was cut while it was read")
-            left, place = left[done:], place + done
+        if rows.size:
+            self._read(rows.data.cast("B"), first)
         return rows
 
     def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[tuple[int, np.ndarray]]:
@@ -78,15 +72,18 @@ class Vectors:
         if not self._thrifty:
             return self._bytes[rows].view(_FLOAT)
         fetched = np.empty((len(rows), self.dim), dtype=_FLOAT)
-        for first in range(0, len(rows), _FEW_ROWS):
-            part = slice(first, first + _FEW_ROWS)
-            fetched[part] = self._bytes[rows[part]].view(_FLOAT)
-            self._map.madvise(mmap.MADV_DONTNEED)
+        for place, row in enumerate(rows.tolist()):
+            self._read(fetched[place].data.cast("B"), row)
         return fetched
 
-    @cached_property
-    def _map(self) -> mmap.mmap:
-        return mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+    def _read(self, left: memoryview, first: int) -> None:
+        """Fill `left` with rows from `first` on."""
+        place = self._offset + first * self.dim * _FLOAT.itemsize
+        while left:
+            done = os.preadv(self._file.fileno(), [left], place)
+            if not done:
+                raise InputError(f"{self._name} was cut while it was read")
+            left, place = left[done:], place + done
 
     @cached_property
     def _bytes(self) -> np.ndarray:
@@ -94,5 +91,6 @@ class Vectors:
         width = self.dim * _FLOAT.itemsize
         if not self.count:
             return np.empty((0, width), dtype=np.uint8)
-        flat = np.frombuffer(self._map, np.uint8, self.count * width, self._offset)
+        whole = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        flat = np.frombuffer(whole, np.uint8, self.count * width, self._offset)
         return flat.reshape(self.count, width)
