@@ -13,7 +13,8 @@ from faceidx.files import whole_file
 
 ANSWER_HEADER = ("path", "rank", "identity", "score", "decision")
 MATCH, UNKNOWN = "match", "unknown"
-_SHOWN = 20
+FIRST = 20
+"""Rows that are shown on a terminal."""
 # Of a table's columns of names, so that most lines of a table written as a stream are aligned.
 _NARROWEST = {"path": 40, "match": 40, "identity": 24, "score": 9}
 
@@ -40,13 +41,13 @@ def write_rows(out: Path | None, header: Sequence[str], rows: Iterable[Row]) -> 
     table for reading, and all others CSV.
 
     Returns:
-        The first 20 rows.
+        The first of them, `FIRST` at most.
     """
     first: list[Row] = []
 
     def kept() -> Iterator[Row]:
         for row in rows:
-            if len(first) < _SHOWN:
+            if len(first) < FIRST:
                 first.append(row)
             yield row
 

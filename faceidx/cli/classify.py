@@ -121,6 +121,7 @@ def _n_way_options(options: dict[str, Any]) -> dict[str, Any]:
 
 def _summary(result: dict[str, Any], rows: list[Any]) -> str:
     from faceidx.escape import for_terminal
+    from faceidx.tables import FIRST
 
     lines = [
         f"{for_terminal(row.path)}  {row.rank}  {for_terminal(row.identity)}  {row.score:.4f}  "
@@ -128,6 +129,8 @@ def _summary(result: dict[str, Any], rows: list[Any]) -> str:
         for row in rows
         if row.rank is not None
     ]
+    if len(rows) == FIRST:
+        lines.append(f"(the first {FIRST} answers; --out FILE writes all)")
     lines.append(
         f"{result['probes']} probes: {result['matched']} matched, {result['unknown']} unknown"
     )

@@ -16,6 +16,7 @@ from faceidx.gallery.calibrate import CalibrateOptions, calibrate
 from faceidx.gallery.classify import Classified, ClassifyOptions, classify
 from faceidx.gallery.folder import load_gallery
 from faceidx.gallery.probes import probes_of_file
+from tests.conftest import RunCli
 from tests.gallery.conftest import FINGERPRINT, WriteFaces, clustered
 
 
@@ -242,3 +243,19 @@ def test_names_that_a_spreadsheet_would_run_are_guarded(
     file = write_faces("evil.h5", clustered(1, 1), [""], paths=["=cmd|' /C calc'!A0"])
     _classify(gallery_path, file, threshold=0.5, top_k=1, out=tmp_path / "o.csv")
     assert "\n'=cmd" in (tmp_path / "o.csv").read_text()
+
+
+def test_a_terminal_shows_the_first_answers_and_says_that_there_are_more(
+    gallery_path: Path, write_faces: WriteFaces, run_cli: RunCli
+) -> None:
+    file = write_faces("many.h5", clustered(12, 2), [""] * 24)
+    shown, _ = run_cli("classify", file, "--index", gallery_path, "--threshold", "0.5")
+    lines = shown.splitlines()
+    assert len(lines) == 22
+    assert lines[20] == "(the first 20 answers; --out FILE writes all)"
+    assert lines[21].startswith("24 probes: ")
+    shown, _ = run_cli(
+        "classify", file, "--index", gallery_path, "--threshold", "0.5", "--top-k", "1",
+        "--out", file.with_suffix(".csv"),
+    )  # fmt: skip
+    assert "the first" not in shown
