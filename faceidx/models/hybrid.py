@@ -101,16 +101,20 @@ class HybridFace(nn.Module):
         self._resized = image_size != (SIDE, SIDE)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        pictures = self.faces(pictures)
+        faces = self.faces(pictures)
         if self.training:
-            return self._one_each(pictures)
-        parts = [_both_ways(network, look(pictures)) for network, look in self._pairs()]
+            return self._one_each(faces)
+        return self.judged(faces, self.descriptor(faces))
+
+    def judged(self, faces: torch.Tensor, described: torch.Tensor) -> torch.Tensor:
+        """The embeddings of (N, 3, 112, 112) faces of which the descriptor gave `described`."""
+        parts = [_both_ways(network, look(faces)) for network, look in self._pairs()]
         views = torch.cat(parts, dim=1).unflatten(1, (-1, self.view_dim))
         weights = views.new_tensor(_WEIGHTS * _NETWORKS)[:, None]
         units = (weights * F.normalize(views, dim=2)).flatten(1)
-        described = self._kind.described * math.sqrt(2) * self.descriptor(pictures)
+        share = self._kind.described * math.sqrt(2)
         lengths = views.norm(dim=2).mean(1, keepdim=True) / weights.sum()
-        return lengths * torch.cat([units, described], dim=1)
+        return lengths * torch.cat([units, share * described], dim=1)
 
     def faces(self, pictures: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) to (N, 3, 112, 112)."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from faceidx.errors import InputError
 from faceidx.evaluation.lists import read_list
@@ -65,6 +66,9 @@ class TrainingData:
     """Key and reason of every picture found that is not used."""
     digest: str = ""
     """Of the scan: the same data, or not."""
+    fixed: dict[str, list[torch.Tensor | None]] = field(default_factory=dict)
+    """What of the judged pictures' embeddings no step changes, of each batch, by what is judged:
+    found when they are judged first."""
 
     @property
     def banks(self) -> list[Bank]:

@@ -16,6 +16,7 @@ from faceidx.losses.registry import COSINE_HEADS, create_auxiliary, create_head
 from faceidx.losses.scoring_head import ScoringHead
 from faceidx.losses.sharded import ClassShard, create_shard
 from faceidx.models.file import ModelFile, read_model
+from faceidx.models.hybrid import HybridFace
 from faceidx.models.record import Head, ModelRecord
 from faceidx.models.registry import create_backbone
 from faceidx.models.torch_model import build_backbone, normalize_pictures
@@ -44,10 +45,26 @@ class TrainingNetwork(nn.Module):
         self.compiled: Callable[[torch.Tensor], torch.Tensor] | None = None
         """What runs the backbone while it trains, where torch has compiled it."""
 
-    def embed(self, pictures: torch.Tensor) -> torch.Tensor:
-        """(N, H, W, 3) pictures in 0..255 to (N, D) embeddings, not normalised."""
-        embeddings: torch.Tensor = self.backbone(normalize_pictures(pictures, self.preprocessing))
+    def embed(self, pictures: torch.Tensor, fixed: torch.Tensor | None = None) -> torch.Tensor:
+        """(N, H, W, 3) pictures in 0..255 to (N, D) embeddings, not normalised.
+
+        Args:
+            fixed: what `fixed_part` gives for these pictures, where that is known.
+        """
+        pictures = normalize_pictures(pictures, self.preprocessing)
+        if fixed is not None:
+            hybrid = cast(HybridFace, self.backbone)
+            return hybrid.judged(hybrid.faces(pictures), fixed)
+        embeddings: torch.Tensor = self.backbone(pictures)
         return embeddings
+
+    def fixed_part(self, pictures: torch.Tensor) -> torch.Tensor | None:
+        """What of the embeddings of pictures, as for `embed`, no step changes; None: nothing."""
+        if not isinstance(self.backbone, HybridFace):
+            return None
+        pictures = normalize_pictures(pictures, self.preprocessing)
+        described: torch.Tensor = self.backbone.descriptor(self.backbone.faces(pictures))
+        return described
 
     def forward(
         self, pictures: torch.Tensor, labels: torch.Tensor, weights: Mapping[str, float]

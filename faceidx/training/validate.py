@@ -50,20 +50,23 @@ def validate(
     judged = data.validation
     results: dict[str, float | None] = {"val_accuracy": None, "val_auc": None, "pairs_auc": None}
     if len(judged.classify_rows):
+        fixed = data.fixed.setdefault("classify", [])
         embeddings, there = embed_rows(
-            fabric, network, judged.bank, judged.classify_rows, batch_size
+            fabric, network, judged.bank, judged.classify_rows, batch_size, fixed
         )
         right = (_classify(network, embeddings, head) == judged.classify_labels)[there]
         results["val_accuracy"] = float(right.mean()) if len(right) else None
     rows = judged.verify_rows[:_MOST_VERIFIED]
     if len(rows):
-        embeddings, there = embed_rows(fabric, network, judged.bank, rows, batch_size)
+        fixed = data.fixed.setdefault("verify", [])
+        embeddings, there = embed_rows(fabric, network, judged.bank, rows, batch_size, fixed)
         if fabric.is_global_zero:
             people = judged.verify_people[: len(rows)]
             results["val_auc"] = all_pairs_auc(embeddings[there], people[there])
     if data.pairs:
         used = np.arange(max(data.pairs.left.max(), data.pairs.right.max()) + 1)
-        embeddings, there = embed_rows(fabric, network, data.pairs.bank, used, batch_size)
+        fixed = data.fixed.setdefault("pairs", [])
+        embeddings, there = embed_rows(fabric, network, data.pairs.bank, used, batch_size, fixed)
         if fabric.is_global_zero:
             results["pairs_auc"] = _pairs_auc(embeddings, there, data.pairs)
     network.train()
@@ -114,9 +117,17 @@ def all_pairs_auc(embeddings: np.ndarray, people: np.ndarray) -> float | None:
 
 
 def embed_rows(
-    fabric: Fabric, network: TrainingNetwork, bank: Bank, rows: np.ndarray, batch_size: int
+    fabric: Fabric,
+    network: TrainingNetwork,
+    bank: Bank,
+    rows: np.ndarray,
+    batch_size: int,
+    fixed: list[torch.Tensor | None],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Embed pictures of a bank, each process its share; all get all.
+
+    Args:
+        fixed: of each batch what no step changes; empty when these rows come for the first time.
 
     Returns:
         (len(rows), D) float32, not normalised, and (len(rows),) bool: which could be read.
@@ -126,10 +137,13 @@ def embed_rows(
     mine = np.resize(rows, -(-len(rows) // world) * world)[rank::world]
     batches = (mine[i : i + batch_size] for i in range(0, len(mine), batch_size))
     parts = []
-    for pictures, readable in look_ahead(bank.fetch, batches):
+    for number, (pictures, readable) in enumerate(look_ahead(bank.fetch, batches)):
+        pictures = pictures.to(fabric.device)
         # A young network's norms have seen too little to keep all within fp16.
         with nullcontext() if is_scaled(fabric) else fabric.autocast():
-            embeddings = network.embed(pictures.to(fabric.device)).float()
+            if number == len(fixed):
+                fixed.append(network.fixed_part(pictures))
+            embeddings = network.embed(pictures, fixed[number]).float()
         there = torch.from_numpy(readable).to(embeddings)
         parts.append(torch.cat([embeddings, there[:, None]], dim=1))
     gathered = gather_rows(torch.cat(parts)).reshape(world, len(mine), -1)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
+from faceidx.models.descriptor import Descriptor
 from faceidx.models.file import read_model
 from faceidx.training.loop import train
+from faceidx.training.network import TrainingNetwork
 from tests.training.conftest import paint_people, quick
 
 _HYBRID = {"arch": "hybrid", "image_size": 32, "embedding_dim": 15, "epochs": 1, "ema": 0.9}
@@ -53,3 +56,30 @@ def test_finetuning_keeps_what_it_was_fitted_to(
     train(quick(others, tmp_path / "tuned", from_model=model, stage="finetune", **options))
     before, after = _described(people_and_run[1]), _described(tmp_path / "tuned")
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_pictures_that_are_judged_are_described_once_and_judged_alike(
+    people_and_run: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people, _ = people_and_run
+    options = {**_HYBRID, "epochs": 3, "val": "0.3"}
+    calls: list[int] = []
+    forward = Descriptor.forward
+
+    def counted(self: Descriptor, pictures: torch.Tensor) -> torch.Tensor:
+        calls.append(len(pictures))
+        return forward(self, pictures)
+
+    monkeypatch.setattr(Descriptor, "forward", counted)
+    train(quick(people, tmp_path / "once", **options))
+    once = sum(calls)
+    calls.clear()
+    monkeypatch.setattr(TrainingNetwork, "fixed_part", lambda *_: None)
+    train(quick(people, tmp_path / "anew", **options))
+    assert sum(calls) > once > 0
+    assert _figures(tmp_path / "once") == _figures(tmp_path / "anew")
+
+
+def _figures(run: Path) -> list[list[float | None]]:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [[line[name] for name in ("loss", "val_accuracy", "val_auc")] for line in lines]
