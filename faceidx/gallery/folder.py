@@ -48,7 +48,8 @@ from faceidx.gallery.manifest import (
     render_manifest,
 )
 from faceidx.gallery.memory import available_memory
-from faceidx.gallery.scan import Scan, has_int8
+from faceidx.gallery.rounded import has_int8
+from faceidx.gallery.scan import Scan
 from faceidx.gallery.vectors import Vectors
 
 DATA, MANIFEST = "gallery.h5", "manifest.json"

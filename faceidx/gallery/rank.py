@@ -6,8 +6,8 @@ import numpy as np
 
 from faceidx.gallery.vectors import Vectors
 
-# Pairs of one step: two blocks of 2,048 x 512 in float32 and float64 are 24 MiB.
-_PAIRS = 2048
+# Pairs of one step: two blocks of 512 x 512 in float32 are 2 MiB, about what a core's cache holds.
+_PAIRS = 512
 _SCAN_ROWS = 65536
 
 

@@ -70,7 +70,7 @@ class Vectors:
     def rows(self, rows: np.ndarray) -> np.ndarray:
         """Fetch single rows, (n, D) float32."""
         if not self._thrifty:
-            return self._bytes[rows].view(_FLOAT)
+            return self._mapped[rows].view(_FLOAT).reshape(-1, self.dim)
         fetched = np.empty((len(rows), self.dim), dtype=_FLOAT)
         for place, row in enumerate(rows.tolist()):
             self._read(fetched[place].data.cast("B"), row)
@@ -86,11 +86,10 @@ class Vectors:
             left, place = left[done:], place + done
 
     @cached_property
-    def _bytes(self) -> np.ndarray:
-        """(N, 4 D) uint8: as bytes, any offset is aligned."""
-        width = self.dim * _FLOAT.itemsize
+    def _mapped(self) -> np.ndarray:
+        """(N,) opaque items of a row each: any offset is aligned, and each is copied at once."""
+        row = np.dtype((np.void, self.dim * _FLOAT.itemsize))
         if not self.count:
-            return np.empty((0, width), dtype=np.uint8)
+            return np.empty(0, row)
         whole = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
-        flat = np.frombuffer(whole, np.uint8, self.count * width, self._offset)
-        return flat.reshape(self.count, width)
+        return np.frombuffer(whole, row, self.count, self._offset)

@@ -10,6 +10,7 @@ import pytest
 
 from faceidx.embedding.embed import EmbedOptions, embed
 from faceidx.embedding.store import Origin, write_embeddings
+from faceidx.gallery import rounded, scan
 from faceidx.gallery.build import BuildOptions, build
 from faceidx.models.open import ModelOptions
 
@@ -74,3 +75,11 @@ def lfw_dev(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     model = ModelOptions(path=weights, preset="imagenet", device="cpu")
     embed(EmbedOptions(images=shared_data / "lfw-dev", out=out, model=model))
     return out
+
+
+@pytest.fixture(params=["whole numbers", "float32"])
+def first_pass(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both first passes of exact search, whichever this CPU would choose."""
+    for module in (rounded, scan):
+        monkeypatch.setattr(module, "has_int8", lambda: request.param == "whole numbers")
+    return str(request.param)
