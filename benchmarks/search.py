@@ -164,18 +164,31 @@ def build(faces: Faces, out: Path, *options: str) -> tuple[float, float]:
     return seconds, int(done.stderr.split()[-1]) / 1024
 
 
-def peers(vectors: np.ndarray, recall: Callable[[np.ndarray], float], probes: np.ndarray) -> Any:
-    """hnswlib and usearch, tuned to the same recall of people."""
+def peers(
+    vectors: np.ndarray,
+    recall: Callable[[np.ndarray], float],
+    probes: np.ndarray,
+    graphs: Path | None,
+) -> Any:
+    """hnswlib and usearch, tuned to the same recall of people.
+
+    Args:
+        graphs: folder to keep graphs in from run to run, as those of a million take an hour.
+    """
     threads = faiss.omp_get_max_threads()
     if importlib.util.find_spec("hnswlib"):
         import hnswlib
 
-        began = time.perf_counter()
         graph = hnswlib.Index(space="ip", dim=vectors.shape[1])
-        graph.init_index(len(vectors), M=16, ef_construction=100, random_seed=0)
+
+        def grow() -> None:
+            graph.init_index(len(vectors), M=16, ef_construction=100, random_seed=0)
+            graph.set_num_threads(threads)
+            graph.add_items(vectors)
+
+        kept = graphs and graphs / f"hnswlib-{len(vectors)}x{vectors.shape[1]}"
+        seconds = built(kept, grow, graph.save_index, graph.load_index, threads)
         graph.set_num_threads(threads)
-        graph.add_items(vectors)
-        seconds = time.perf_counter() - began
 
         def find(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
             rows, distances = graph.knn_query(queries, k)
@@ -188,12 +201,15 @@ def peers(vectors: np.ndarray, recall: Callable[[np.ndarray], float], probes: np
     if importlib.util.find_spec("usearch"):
         from usearch.index import Index
 
-        began = time.perf_counter()
         other = Index(
             ndim=vectors.shape[1], metric="ip", dtype="bf16", connectivity=16, expansion_add=100
         )
-        other.add(np.arange(len(vectors)), vectors, threads=threads)
-        seconds = time.perf_counter() - began
+
+        def grow_other() -> None:
+            other.add(np.arange(len(vectors)), vectors, threads=threads)
+
+        kept = graphs and graphs / f"usearch-{len(vectors)}x{vectors.shape[1]}"
+        seconds = built(kept, grow_other, other.save, other.load, threads)
 
         def find_in_other(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
             found = other.search(queries, k, threads=threads)
@@ -208,6 +224,32 @@ def peers(vectors: np.ndarray, recall: Callable[[np.ndarray], float], probes: np
         yield System(f"usearch bf16 ef {ef}", find_in_other, seconds, size)
     else:
         print("usearch is not installed: skipped")
+
+
+def built(
+    kept: Path | None,
+    grow: Callable[[], None],
+    save: Callable[[str], Any],
+    load: Callable[[str], Any],
+    threads: int,
+) -> float:
+    """Build a graph, or take the one that was kept; return its seconds.
+
+    They are processor time by threads, which other work on the machine does not add to: while a
+    graph is built all threads are busy.
+    """
+    seconds = kept and kept.with_suffix(".seconds")
+    if kept and seconds and seconds.exists():
+        load(str(kept))
+        return float(seconds.read_text())
+    began = time.process_time()
+    grow()
+    took = (time.process_time() - began) / threads
+    if kept and seconds:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        save(str(kept))
+        seconds.write_text(str(took))
+    return took
 
 
 def tuned(set_ef: Callable[[int], None], recall: Callable[[], float]) -> int:
@@ -265,6 +307,7 @@ def measure(
     runs: int,
     with_peers: bool,
     clock: Callable[[], float],
+    graphs: Path | None,
 ) -> None:
     vectors = faces.vectors()
     own = vectors.nbytes / 2**20
@@ -294,7 +337,7 @@ def measure(
         galleries.append((gallery, out))
         systems.append(System(f"faceidx {name}", ours(gallery), seconds, size / 2**20))
     if with_peers:
-        systems += peers(vectors, recall, faces.probes)
+        systems += peers(vectors, recall, faces.probes, graphs)
     del vectors
     for system in systems:
         system.scores, system.rows = system.find(faces.probes, K)
@@ -332,6 +375,9 @@ def main() -> None:
     )
     parser.add_argument("--real", type=Path, action="append", default=[])
     parser.add_argument("--no-drawn", action="store_true")
+    parser.add_argument(
+        "--graphs", type=Path, help="keep the graphs over drawn vectors here from run to run"
+    )
     given = parser.parse_args()
     kinds = given.kinds.split(",")
     clock = time.process_time if given.cpu_time else time.perf_counter
@@ -340,16 +386,16 @@ def main() -> None:
     for size in sizes if not given.no_drawn else []:
         with tempfile.TemporaryDirectory() as folder:
             faces = drawn(Path(folder), size)
-            measure(faces, Path(folder), kinds, given.runs, size <= given.peers_up_to, clock)
+            beside = size <= given.peers_up_to
+            measure(faces, Path(folder), kinds, given.runs, beside, clock, given.graphs)
     if not given.real:
         print("no real faces: give --real FILE.h5")
         return
     for real_size in (None, *sizes):
         with tempfile.TemporaryDirectory() as folder:
             faces = real(Path(folder), given.real, real_size)
-            measure(
-                faces, Path(folder), kinds, given.runs, (real_size or 0) <= given.peers_up_to, clock
-            )
+            beside = (real_size or 0) <= given.peers_up_to
+            measure(faces, Path(folder), kinds, given.runs, beside, clock, None)
 
 
 if __name__ == "__main__":

@@ -97,12 +97,12 @@ class Queries:
         rounded = _round(exact, by_row=True)
         self._scale = rounded.scale.astype(np.float64)
         self._length, self._residual = rounded.length, rounded.residual
-        self._rows = rounded.rows.t()
+        rows = torch.nn.functional.pad(rounded.rows, (0, 0, 0, -len(exact) % _WORD))
+        self._rows = rows.t()
         if has_int8():
-            padded = torch.nn.functional.pad(rounded.rows, (0, 0, 0, -len(exact) % _WORD))
-            whole = padded.to(torch.int8)
-            self._rows = torch.ops.onednn.qlinear_prepack(whole, [_USUAL_ROWS, whole.shape[1]])
-            self._no_shift = torch.zeros(len(whole), dtype=torch.int64)
+            layout = [_USUAL_ROWS, exact.shape[1]]
+            self._rows = torch.ops.onednn.qlinear_prepack(rows.to(torch.int8), layout)
+            self._no_shift = torch.zeros(len(rows), dtype=torch.int64)
 
     def error(self, block: Block) -> np.ndarray:
         """How far a score with a row of the block may be off, (Q,) float32."""
@@ -111,14 +111,23 @@ class Queries:
         return self._residual * block.length + whole * (block.residual + arithmetic)
 
     def scores(self, block: Block) -> Any:
-        """First-pass scores of a block, (n, Q) float32 tensor."""
+        """First-pass scores of a block, (n, Q or a little more) float32 tensor."""
         import torch
 
         if not has_int8():
             return block.rows @ self._rows
         factor = 1 / (self._scale * block.scale)
-        scores = self._multiply(block, factor, np.zeros_like(factor), torch.float32)
-        return scores[:, : self.count]
+        return self._multiply(block, factor, np.zeros_like(factor), torch.float32)
+
+    def reaching(self, block: Block, scores: Any, floor: np.ndarray) -> Above:
+        """As `above`, by the scores that there are of the block."""
+        import torch
+
+        error = self.error(block)
+        wanted = torch.full((scores.shape[1],), torch.inf)
+        wanted[: self.count] = torch.from_numpy(floor - error)
+        row, query, _ = _not_zero((scores >= wanted).view(torch.uint8))
+        return Above(query, block.first + row, scores.numpy()[row, query], error[query])
 
     def above(self, block: Block, floor: np.ndarray) -> Above:
         """All pairs that may have an exact score of the query's floor or more.
@@ -128,12 +137,10 @@ class Queries:
         """
         import torch
 
+        if not has_int8():
+            return self.reaching(block, self.scores(block), floor)
         error = self.error(block)
         wanted = floor - error
-        if not has_int8():
-            scores = self.scores(block).numpy()
-            row, query = np.nonzero(scores >= wanted)
-            return Above(query, block.first + row, scores[row, query], error[query])
         asked = np.isfinite(floor)
         wanted = np.where(asked, wanted, 0).astype(np.float64)
         top = np.maximum(self._length.astype(np.float64) * block.length, _TINY)

@@ -26,7 +26,7 @@ def test_scores_are_off_by_no_more_than_the_bound(first_pass: str, dim: int, len
     vectors, exact = _vectors(chance, 401, dim), length * _vectors(chance, 41, dim)
     block, queries = Block.of(0, vectors), Queries(exact)
     off, bound = (
-        np.abs(queries.scores(block).numpy() - _exact(exact, vectors)),
+        np.abs(queries.scores(block)[:, :41].numpy() - _exact(exact, vectors)),
         queries.error(block),
     )
     assert (off <= bound).all()

@@ -60,7 +60,6 @@ def test_the_scan_finds_what_brute_force_finds(
     k: int,
 ) -> None:
     monkeypatch.setattr(module, "_BLOCK_ROWS", block_rows)
-    monkeypatch.setattr(module, "_FIRST_ROWS", 16)
     monkeypatch.setattr(module, "_WORTH_A_THREAD", 8)  # one thread or team, or one for each part
     monkeypatch.setattr(module, "_threads", lambda: threads)
     vectors = clustered(people, pictures, seed=people)
