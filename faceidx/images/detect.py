@@ -48,9 +48,7 @@ class Detections(NamedTuple):
     """(n,) float32 longer side of each in the pixels that the network was shown."""
 
     def take(self, rows: np.ndarray) -> Detections:
-        return Detections(
-            self.boxes[rows], self.landmarks[rows], self.scores[rows], self.seen[rows]
-        )
+        return Detections(*(column[rows] for column in self))
 
 
 NO_DETECTIONS = Detections(

@@ -145,12 +145,8 @@ def _moved(found: Detections, per_pixel: np.ndarray, corner: np.ndarray) -> Dete
     """Detections from the pixels of a scaled part to those of the photo."""
     places = found.boxes[:, :2] * per_pixel + corner
     sides = found.boxes[:, 2:] * per_pixel
-    return Detections(
-        np.concatenate([places, sides], axis=1),
-        found.landmarks * per_pixel + corner,
-        found.scores,
-        found.seen,
-    )
+    boxes = np.concatenate([places, sides], axis=1)
+    return found._replace(boxes=boxes, landmarks=found.landmarks * per_pixel + corner)
 
 
 def _resized(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -184,7 +180,7 @@ def _looked_at_again(photo: Photo, detector: Detector, found: Detections) -> Det
                 looks.append((box, found.landmarks[row]))
             boxes[row] = np.mean([look[0] for look in looks], axis=0)
             landmarks[row] = np.mean([look[1] for look in looks], axis=0)
-    return Detections(boxes, landmarks, found.scores, found.seen)
+    return found._replace(boxes=boxes, landmarks=landmarks)
 
 
 def _looks(
@@ -235,7 +231,7 @@ def _unmirrored(found: Detections, width: int) -> Detections:
     boxes, landmarks = found.boxes.copy(), found.landmarks[:, _MIRRORED].copy()
     boxes[:, 0] = width - boxes[:, 0] - boxes[:, 2]
     landmarks[..., 0] = width - landmarks[..., 0]
-    return Detections(boxes, landmarks, found.scores, found.seen)
+    return found._replace(boxes=boxes, landmarks=landmarks)
 
 
 def _closest(found: Detections, expected: np.ndarray) -> int | None:

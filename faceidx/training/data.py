@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,7 +67,9 @@ class TrainingData:
     """Key and reason of every picture found that is not used."""
     digest: str = ""
     """Of the scan: the same data, or not."""
-    fixed: dict[str, list[torch.Tensor | None]] = field(default_factory=dict)
+    fixed: defaultdict[str, list[torch.Tensor | None]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
     """What of the judged pictures' embeddings no step changes, of each batch, by what is judged:
     found when they are judged first."""
 

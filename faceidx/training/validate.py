@@ -50,22 +50,20 @@ def validate(
     judged = data.validation
     results: dict[str, float | None] = {"val_accuracy": None, "val_auc": None, "pairs_auc": None}
     if len(judged.classify_rows):
-        fixed = data.fixed.setdefault("classify", [])
-        embeddings, there = embed_rows(
-            fabric, network, judged.bank, judged.classify_rows, batch_size, fixed
-        )
+        rows, fixed = judged.classify_rows, data.fixed["classify"]
+        embeddings, there = embed_rows(fabric, network, judged.bank, rows, batch_size, fixed)
         right = (_classify(network, embeddings, head) == judged.classify_labels)[there]
         results["val_accuracy"] = float(right.mean()) if len(right) else None
     rows = judged.verify_rows[:_MOST_VERIFIED]
     if len(rows):
-        fixed = data.fixed.setdefault("verify", [])
+        fixed = data.fixed["verify"]
         embeddings, there = embed_rows(fabric, network, judged.bank, rows, batch_size, fixed)
         if fabric.is_global_zero:
             people = judged.verify_people[: len(rows)]
             results["val_auc"] = all_pairs_auc(embeddings[there], people[there])
     if data.pairs:
         used = np.arange(max(data.pairs.left.max(), data.pairs.right.max()) + 1)
-        fixed = data.fixed.setdefault("pairs", [])
+        fixed = data.fixed["pairs"]
         embeddings, there = embed_rows(fabric, network, data.pairs.bank, used, batch_size, fixed)
         if fabric.is_global_zero:
             results["pairs_auc"] = _pairs_auc(embeddings, there, data.pairs)
