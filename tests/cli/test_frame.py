@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -215,11 +216,12 @@ def test_a_terminal_gets_a_bar_without_markup_or_controls_of_names(
         with frame.progress_bar() as progress:
             progress(Progress("embed", 1, 4, note="[bold]\x1b]0;title\x07"))
             progress(Progress("merge", 4, 4))
-        terminal.flush()
-        shown = ""
-        while "\x1b[?25h" not in shown:  # in pieces; the cursor comes back last
-            shown += os.read(main, 1 << 16).decode()
+    pieces = []
+    with contextlib.suppress(OSError):  # what Linux says at the end
+        while piece := os.read(main, 1 << 16):
+            pieces.append(piece)
     os.close(main)
+    shown = b"".join(pieces).decode()
     assert "embed" in shown
     assert "[bold]" in shown
     assert "\x1b]0;title" not in shown
