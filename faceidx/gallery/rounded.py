@@ -16,7 +16,7 @@ such instructions do the same with float32 and a smaller e, no faster than a pla
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -55,10 +55,6 @@ class Block:
         rows = (rounded.rows + _ZERO).to(torch.uint8) if has_int8() else rounded.rows
         length, residual = (float(one.max()) for one in (rounded.length, rounded.residual))
         return cls(first, rows, float(rounded.scale), length, residual)
-
-    def part(self, start: int, stop: int) -> Block:
-        """Some of the rows."""
-        return replace(self, first=self.first + start, rows=self.rows[start:stop])
 
 
 class Above(NamedTuple):
@@ -139,10 +135,8 @@ class Queries:
 
         if not has_int8():
             return self.reaching(block, self.scores(block), floor)
-        error = self.error(block)
-        wanted = floor - error
-        asked = np.isfinite(floor)
-        wanted = np.where(asked, wanted, 0).astype(np.float64)
+        error, asked = self.error(block), np.isfinite(floor)
+        wanted = np.where(asked, floor - error, 0).astype(np.float64)
         top = np.maximum(self._length.astype(np.float64) * block.length, _TINY)
         step = np.maximum((top - wanted) / _LEVELS, top * _FINEST)
         factor = np.where(asked, 1 / (self._scale * block.scale * step), 0)

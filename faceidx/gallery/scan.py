@@ -8,7 +8,6 @@ is approximate in the result.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
@@ -80,7 +79,8 @@ class Scan:
         with nullcontext() if len(parts) < threads else single_threads(threads, "scan") as pool:
             each = pool.map if pool else map
             for block in self._blocks():
-                deque(each(partial(_FirstPass.take, block=block), passes), 0)
+                for _ in each(partial(_FirstPass.take, block=block), passes):
+                    pass
             for part, best in zip(parts, each(_FirstPass.best, passes), strict=True):
                 scores[part], rows[part] = best
         return np.flatnonzero(np.concatenate([one.crowded for one in passes]))

@@ -25,10 +25,8 @@ def test_scores_are_off_by_no_more_than_the_bound(first_pass: str, dim: int, len
     chance = np.random.default_rng(dim)
     vectors, exact = _vectors(chance, 401, dim), length * _vectors(chance, 41, dim)
     block, queries = Block.of(0, vectors), Queries(exact)
-    off, bound = (
-        np.abs(queries.scores(block)[:, :41].numpy() - _exact(exact, vectors)),
-        queries.error(block),
-    )
+    scores, bound = queries.scores(block)[:, :41].numpy(), queries.error(block)
+    off = np.abs(scores - _exact(exact, vectors))
     assert (off <= bound).all()
     if first_pass == "whole numbers" and dim > 1:
         assert off.max() > bound.min() / 50, "a bound so far from the truth filters nothing"
@@ -46,7 +44,7 @@ def test_every_pair_that_reaches_the_floor_is_named_with_its_score(
     )
     exact *= chance.uniform(0.5, 2, (count, 1)).astype(np.float32)
     floors = (floor * np.linalg.norm(exact, axis=1)).astype(np.float32)
-    block = Block.of(1000, vectors).part(3, 490)
+    block = Block.of(1003, vectors[3:490])
     queries, scores = Queries(exact), _exact(exact, vectors)
     above = queries.above(block, floors)
     assert len(np.unique(above.query * 10_000 + above.row)) == len(above.row)
