@@ -1,8 +1,8 @@
 """From a picture's bytes to upright 8-bit RGB, whatever the format and however damaged the file.
 
-Pillow stands behind `decode` and nowhere else. Colour profiles are not applied. Of a damaged
-compressed TIFF, libtiff itself writes a line to stderr (without the picture's name), which Pillow
-gives no means to stop.
+Pillow stands behind `decode` and nowhere else; plain JPEGs need less (`plain_jpeg.py`). Colour
+profiles are not applied. Of a damaged compressed TIFF, libtiff itself writes a line to stderr
+(without the picture's name), which Pillow gives no means to stop.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from PIL import (  # the plugins enter themselves into Image.OPEN
 
 from faceidx.errors import FaceidxError
 from faceidx.images.limits import too_slow
+from faceidx.images.plain_jpeg import decode_plain
 
 DEFAULT_MAX_PIXELS = 89_478_485
 """Pillow's own bound: a quarter of a gibibyte of RGB."""
@@ -87,11 +88,15 @@ def decode(
         PictureError: the picture is missing, damaged, truncated, oversized or no picture, or made
             to be decoded for minutes.
     """
-    with opened_picture(data, max_pixels) as image:
-        if at_least and image.format in DRAFTED:
-            image.draft(None, (at_least, at_least))
-        image.load()
-        return np.array(upright_rgb(image))
+    with _opened(data) as file:
+        pixels = decode_plain(file, max_pixels=max_pixels, at_least=at_least)
+        if pixels is not None:
+            return pixels
+        with _header_read(file, max_pixels) as image:
+            if at_least and image.format in DRAFTED:
+                image.draft(None, (at_least, at_least))
+            image.load()
+            return np.array(upright_rgb(image))
 
 
 # --- opening -----------------------------------------------------------------------------------
@@ -173,7 +178,13 @@ def _one_line(reason: str) -> str:
 @contextmanager
 def opened_picture(data: bytes | Path, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
     """A picture whose header was read and tells no reason to refuse it."""
-    with _opened(data) as file, _reasons():
+    with _opened(data) as file, _header_read(file, max_pixels) as image:
+        yield image
+
+
+@contextmanager
+def _header_read(file: IO[bytes], max_pixels: int) -> Iterator[ImageFile.ImageFile]:
+    with _reasons():
         image = _identify(file)
         width, height = image.size
         if width * height > max_pixels:
@@ -193,6 +204,7 @@ def _identify(file: IO[bytes]) -> ImageFile.ImageFile:
     `Image.open` checks against a bound of the whole process (which is not ours to change) and then
     does not tell the sides.
     """
+    file.seek(0)
     prefix = file.read(16)
     if not prefix:
         raise PictureError("not a picture: the file is empty")

@@ -250,7 +250,9 @@ def test_ten_times_the_pictures_take_the_same_memory(
             (root / "0.jpg").touch()
             for number in range(1, count):
                 os.link(root / "0.jpg", root / f"{number}.jpg")
-        peaks.append(_peak(root if kind == "folder" else root / "list.txt"))
+        images = root if kind == "folder" else root / "list.txt"
+        # Python's table of interned names is enlarged by megabytes now and then, never twice.
+        peaks.append(min(_peak(images), _peak(images)))
     assert peaks[1] < peaks[0] + 300_000  # as one object of 20 bytes a picture would exceed
 
 
