@@ -1,10 +1,11 @@
 """`embed` killed with SIGKILL at random moments and started again until it is done.
 
-    python benchmarks/embed_kills.py [--kills 200] [--pictures 40000]
+    python benchmarks/embed_kills.py [--kills 200] [--pictures 40000] [--feeders 3]
 
 At the end the datasets must equal, byte for byte, those of a run that nobody killed, and no shard
 that was committed may ever have been made again. The command line runs as a user runs it, with a
-small untrained network; a run is killed at a moment drawn from its whole length.
+small untrained network; a run is killed at a moment drawn from its whole length. With `--feeders`
+so many processes make the shards, as they do for a GPU, the unbroken run aside.
 """
 
 from __future__ import annotations
@@ -30,12 +31,20 @@ from faceidx.models.registry import create_backbone
 
 SIZE = (16, 16)
 DIFFERENT = 50  # pictures that differ; the others are links to them
+# The command line with a crew that the CPU would not get.
+FED = """
+from faceidx.cli import run
+from faceidx.embedding import embed, making
+embed.crew_for = lambda *_: making.Crew(["cpu"], {})
+run()
+"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--pictures", type=int, default=40_000)
+    parser.add_argument("--feeders", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -62,7 +71,7 @@ def killed_until_done(
     kills = runs = committed = again = 0
     out, seen = folder / "broken.h5", dict[str, tuple[int, int]]()
     while True:
-        process = run(folder, model, out.name)
+        process = run(folder, model, out.name, arguments.feeders)
         runs += 1
         try:
             process.wait(timeout=chance.uniform(0, length if kills < arguments.kills else 1e6))
@@ -83,12 +92,13 @@ def killed_until_done(
             seen.clear()
 
 
-def run(folder: Path, model: Path, out: str) -> subprocess.Popen[bytes]:
+def run(folder: Path, model: Path, out: str, feeders: int = 1) -> subprocess.Popen[bytes]:
     words = ["embed", "pictures", "--model", model.name, "--out", out, "--device", "cpu"]
     words += ["--engine", "torch", "--precision", "fp32"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}  # so small a network gains nothing by two
+    start = ["-m", "faceidx"] if feeders == 1 else ["-c", FED.format(feeders)]
     return subprocess.Popen(
-        [sys.executable, "-m", "faceidx", *words], cwd=folder, stdout=subprocess.DEVNULL, env=env
+        [sys.executable, *start, *words], cwd=folder, stdout=subprocess.DEVNULL, env=env
     )
 
 

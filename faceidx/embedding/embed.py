@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,22 +15,23 @@ from typing import Any
 import numpy as np
 
 from faceidx.embedding.batches import Part
-from faceidx.embedding.devices import Job, make_on
+from faceidx.embedding.crew import Job
+from faceidx.embedding.making import crew_for, make_shards
 from faceidx.embedding.merge import merge_shards
+from faceidx.embedding.merge_ahead import MergeAhead
 from faceidx.embedding.pipeline import (
     PipelineOptions,
     Waiting,
     auto_batch_size,
-    embed_parts,
     origin_of,
     prepare_of,
 )
 from faceidx.embedding.shards import (
-    Committer,
     is_whole,
     open_job,
     partial_folder,
     read_job,
+    shard_size,
     split_into_shards,
 )
 from faceidx.embedding.store import EmbeddingFile, Origin, require_same_fingerprint
@@ -41,18 +41,14 @@ from faceidx.errors import InputError, JobError
 from faceidx.files import refuse_existing, remove_leftovers, require_parent, writer_lock
 from faceidx.images.prepare import Prepare
 from faceidx.images.sources import Picture, Source, open_source
-from faceidx.images.workers import Workers, usable_cores
+from faceidx.images.workers import Workers
 from faceidx.models.choose import choose_model, sample_size
-from faceidx.models.device import all_devices
 from faceidx.models.face_model import FaceModel
 from faceidx.models.open import ModelOptions, model_shape
 from faceidx.progress import Progress, ProgressCallback, silent
 
 logger = logging.getLogger(__name__)
 
-# Several processes on one GPU: pictures that each must have to do, cores that each must have to
-# itself, and pictures a second that one can hand on (benchmarks/results.md).
-_WORTH_A_PROCESS, _CORES_A_PROCESS, _HANDED_ON = 100_000, 4, 8000
 # Share of pictures far from the model's shape that draws a warning.
 _FAR_SHARE = 0.1
 # Pictures that may be decoded to find the faces on which engines and precisions are tried.
@@ -152,6 +148,7 @@ class _Job:
         self._folder = partial_folder(options.out)
         self._shards: list[Path] = []
         self._resumed = 0
+        self._shard_size: int | None = None
 
     def run(self) -> dict[str, Any]:
         """Do what is left to do and write the output."""
@@ -170,28 +167,13 @@ class _Job:
         waiting = Waiting(open=time.monotonic() - began)
         origin = origin_of(model, pipeline)
         self._require_same_origin(origin)
+        self._shard_size = self._shard_size or shard_size(model.rate)
         open_job(self._folder, self._settings(origin, pipeline), overwrite=options.overwrite)
-        self._make_shards(todo, model, pipeline, origin, waiting)
-        counts = _count(self._shards)
-        if plan is not None:
-            counts["embedded"] += plan.pictures
-            counts["faces"] += int(plan.kept.rows.sum())
-            counts["failed"] += len(plan.kept.left.failed)
-            counts["no_face"] += len(plan.kept.left.no_face)
-        if not counts["embedded"]:
-            self._give_up(counts)
         fidelity = asdict(model.fidelity) if model.fidelity else _ITSELF
-        began = time.monotonic()
-        merge_shards(
-            options.out,
-            self._shards,
-            origin,
-            dtype=options.dtype,
-            kept=None if plan is None else plan.kept,
-            picture_of=pipeline.picture_of,
-            attributes={"fidelity": json.dumps(fidelity)},
+        job = Job(pipeline=pipeline, origin=origin, dtype=options.dtype, total=len(todo))
+        counts = self._make_file(
+            todo, model, job, plan, {"fidelity": json.dumps(fidelity)}, waiting
         )
-        waiting.write += time.monotonic() - began
         shutil.rmtree(self._folder)
         if warning := photo_warning(counts.pop("far"), counts["embedded"], model):
             logger.warning(warning)
@@ -221,6 +203,7 @@ class _Job:
         """
         wanted, pipeline = self._options.model, self._options.pipeline
         before = self._recorded()
+        self._shard_size = before.get("shard_size")
         wanted = replace(
             wanted,
             engine=_unless_auto(wanted.engine, before.get("engine")),
@@ -268,6 +251,7 @@ class _Job:
             "fingerprint": origin.fingerprint,
             **origin.preprocessing,
             "dtype": self._options.dtype,
+            "shard_size": self._shard_size,
             "max_pixels": pipeline.max_pixels,
             "brought up to date": None if self._base is None else _stamp(self._options.out),
         }
@@ -284,43 +268,76 @@ class _Job:
             retry_failed=self._options.retry_failed,
         )
 
-    def _make_shards(
+    def _make_file(
         self,
         todo: Sequence[Picture],
         model: FaceModel,
-        pipeline: PipelineOptions,
-        origin: Origin,
+        job: Job,
+        plan: Plan | None,
+        attributes: Mapping[str, str],
         waiting: Waiting,
-    ) -> None:
-        """Make the shards that are not there yet, each written while the next is in the model."""
+    ) -> dict[str, int]:
+        """Make the shards that are not there yet, and the file of them all; return its counts."""
+        crew = crew_for(model, self._options.model, len(todo))
+
+        def make(follow: Callable[[Path], None]) -> dict[str, int]:
+            make_shards(
+                self._missing(todo, follow),
+                job,
+                model,
+                self._options.model,
+                crew,
+                waiting=waiting,
+                progress=report,
+            )
+            self._progress(Progress("embed", len(todo), len(todo)))
+            return self._counted(plan)
 
         def report(progress: Progress) -> None:
             self._progress(replace(progress, done=self._resumed + progress.done))
 
-        missing = self._missing(todo)
-        devices = _devices(model, self._options.model, len(todo))
-        if len(devices) > 1:
-            settled = replace(
-                self._options.model,
-                engine=model.engine,
-                precision=model.precision,
-                compiled=model.compiled,
-            )
-            job = Job(model=settled, pipeline=pipeline, origin=origin, dtype=self._options.dtype)
-            make_on(devices, missing, job, total=len(todo), waiting=waiting, progress=report)
+        out = self._options.out
+        if plan is None and crew.several:
+            with MergeAhead(
+                out, job.origin, dtype=job.dtype, expected=len(todo), attributes=attributes
+            ) as ahead:
+                counts = make(ahead.follow)
+                began = time.monotonic()
+                ahead.finish()
         else:
-            with Committer(origin, self._options.dtype, waiting) as committer:
-                for part, embedded in embed_parts(
-                    missing, model, pipeline, total=len(todo), waiting=waiting, progress=report
-                ):
-                    committer.commit(part, embedded)
-        self._progress(Progress("embed", len(todo), len(todo)))
+            counts = make(lambda _: None)
+            began = time.monotonic()
+            merge_shards(
+                out,
+                self._shards,
+                job.origin,
+                dtype=job.dtype,
+                expected=counts["faces"],
+                kept=None if plan is None else plan.kept,
+                picture_of=job.pipeline.picture_of,
+                attributes=attributes,
+            )
+        waiting.write += time.monotonic() - began
+        return counts
 
-    def _missing(self, todo: Sequence[Picture]) -> Iterator[Part]:
-        for part in split_into_shards(self._folder, todo):
+    def _counted(self, plan: Plan | None) -> dict[str, int]:
+        counts = _count(self._shards)
+        if plan is not None:
+            counts["embedded"] += plan.pictures
+            counts["faces"] += int(plan.kept.rows.sum())
+            counts["failed"] += len(plan.kept.left.failed)
+            counts["no_face"] += len(plan.kept.left.no_face)
+        if not counts["embedded"]:
+            self._give_up(counts)
+        return counts
+
+    def _missing(self, todo: Sequence[Picture], follow: Callable[[Path], None]) -> Iterator[Part]:
+        for part in split_into_shards(self._folder, todo, self._shard_size):
             assert part.path is not None
             self._shards.append(part.path)
-            if is_whole(part.path):
+            whole = is_whole(part.path)  # a damaged one is no longer there
+            follow(part.path)
+            if whole:
                 self._resumed += len(part.pictures)
             else:
                 yield part
@@ -344,23 +361,6 @@ _MAY_CHANGE = {
     *("engine", "precision", "compiled", "batch_size", "arch"),
     *("detector", "detect_template", "min_face", "min_score"),
 }
-
-
-def _devices(model: FaceModel, wanted: ModelOptions, pictures: int) -> list[str]:
-    """What each process is to run on.
-
-    Every GPU, where the model runs on one and none was named, else the model's device alone. A GPU
-    that is faster than one process can hand it pictures is named several times.
-    """
-    if not model.device.startswith("cuda"):
-        return [model.device]
-    devices = all_devices(wanted.device)
-    each = min(
-        math.ceil((model.rate or 0.0) / _HANDED_ON),
-        usable_cores() // (_CORES_A_PROCESS * len(devices)),
-        pictures // (_WORTH_A_PROCESS * len(devices)),
-    )
-    return devices * max(1, each)
 
 
 def _unless_auto(wanted: str, recorded: object) -> str:

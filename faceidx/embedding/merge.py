@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from operator import itemgetter
@@ -42,10 +42,11 @@ class Kept:
 
 def merge_shards(
     out: Path,
-    shards: Sequence[Path],
+    shards: Iterable[Path],
     origin: Origin,
     *,
     dtype: str,
+    expected: int,
     kept: Kept | None = None,
     picture_of: Callable[[str], str] = str,
     attributes: Mapping[str, str] | None = None,
@@ -54,13 +55,13 @@ def merge_shards(
 
     Args:
         shards: in the order of their keys, none of which is in `kept`.
+        expected: rows that there will be, as far as is known.
         picture_of: from the key of a row to that of its picture.
         attributes: more attributes for the file.
 
     Raises:
         JobError: the disk is full.
     """
-    expected = sum(_count(path) for path in shards) + (int(kept.rows.sum()) if kept else 0)
     left = Left()
     with whole_file(out) as temporary, NewHdf5(temporary) as file:
         new = _blocks(shards, left)
@@ -72,12 +73,7 @@ def merge_shards(
         write_attributes(file, origin, attributes)
 
 
-def _count(path: Path) -> int:
-    with EmbeddingFile(path) as shard:
-        return shard.count
-
-
-def _blocks(shards: Sequence[Path], left: Left) -> Iterator[Mapping[str, Column]]:
+def _blocks(shards: Iterable[Path], left: Left) -> Iterator[Mapping[str, Column]]:
     """The rows of each shard; what a shard lists as left out goes to `left`."""
     for path in shards:
         with EmbeddingFile(path) as shard:

@@ -30,8 +30,11 @@ from faceidx.images.sources import Picture
 
 logger = logging.getLogger(__name__)
 
-# Pictures a shard, on average: what an interruption can cost, against the price of a file.
+# Pictures a shard, on average: what an interruption can cost, against the price of a file and of a
+# last batch that is not full.
 SHARD_SIZE = 2048
+# Seconds that a shard may take; a fast device makes larger ones.
+_SECONDS, _LARGER = 0.25, 4
 # No shard is larger than this many times the average; one in fifty would be.
 _LARGEST = 4
 _JOB = "job.json"
@@ -102,18 +105,30 @@ def _difference(
     return None
 
 
-def split_into_shards(folder: Path, pictures: Iterable[Picture]) -> Iterator[Part]:
+def shard_size(rate: float | None) -> int:
+    """Pictures a shard, for a model of so many pictures a second."""
+    larger = rate is not None and rate * _SECONDS > SHARD_SIZE
+    return SHARD_SIZE * _LARGER if larger else SHARD_SIZE
+
+
+def split_into_shards(
+    folder: Path, pictures: Iterable[Picture], size: int | None = None
+) -> Iterator[Part]:
     """Yield the pictures of each shard, and the file that they go into.
 
     Where a shard ends is said by the hash of its last key: a picture that comes or goes changes one
     shard, and leaves those after it as they are.
+
+    Args:
+        size: pictures a shard, on average.
     """
+    size = size or SHARD_SIZE
     part: list[Picture] = []
     number = 0
     for picture in pictures:
         part.append(picture)
-        is_end = zlib.crc32(picture.key.encode()) % SHARD_SIZE == 0
-        if is_end or len(part) == _LARGEST * SHARD_SIZE:
+        is_end = zlib.crc32(picture.key.encode()) % size == 0
+        if is_end or len(part) == _LARGEST * size:
             yield _shard(folder, number, part)
             part, number = [], number + 1
     if part:

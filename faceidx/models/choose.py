@@ -84,6 +84,8 @@ def choose_model(
     if len(ways) == 1:
         model = trial.built(ways[0])
         model.fidelity = trial.fidelity(ways[0])
+        if device.startswith("cuda") and images >= _WORTH_MEASURING:
+            model.rate = trial.rate(model)
         return model
     key = machine_key(exact.weights, exact.preprocessing, device)
     known = recall(key) if remember else {}
@@ -148,16 +150,18 @@ class _Trial:
             try:
                 model = self.built(way)
                 best = max((m.rate for m in known.values()), default=0.0)
-                rate = self._rate(model, enough=best / 2)
+                rate = self.rate(model, enough=best / 2)
             except FaceidxError as error:  # a way that is closed here
                 logger.debug("%s: %s", way, error)
                 continue
             known[str(way)] = Measured(rate=rate, seconds=self._seconds[way])
             self.news = True
 
-    def _rate(self, model: FaceModel, enough: float) -> float:
+    def rate(self, model: FaceModel, enough: float = 0.0) -> float:
         """Images/s of a model; of one that is slower than `enough`, only roughly."""
-        count = max(1, model.best_batch // 2)
+        # A GPU takes as long for half a batch where its kernels were settled for a whole one.
+        whole = self.device.startswith("cuda")
+        count = max(1, model.best_batch // (1 if whole else 2))
         batch = np.resize(self.sample, (count, *self.sample.shape[1:]))
         best, spent = math.inf, 0.0
         for run in range(1000):

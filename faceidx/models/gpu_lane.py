@@ -47,7 +47,7 @@ class GpuLane:
         """Begin a batch of (n, H, W, 3) uint8; what is returned waits for its (n, D) float32."""
         count = len(pictures)
         slot = self._free.pop() if self._free else _Slot(self._shape, self._device)
-        slot.pictures[:count].copy_(torch.from_numpy(pictures))
+        slot.pixels[:count] = pictures
         there = self._shape[0] if self._fixed else count
         with torch.cuda.device(self._device), torch.inference_mode():
             with torch.cuda.stream(self._copying):
@@ -96,8 +96,11 @@ class _Slot:
 
     def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
         self.pictures = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        # NumPy copies in the thread that asks; torch would have as many join in as there are cores,
+        # which those that decode have a better use for, as for those that would wait by spinning.
+        self.pixels = self.pictures.numpy()
         self.staged = torch.empty(shape, dtype=torch.uint8, device=device)
-        self.copied, self.done = torch.cuda.Event(), torch.cuda.Event()
+        self.copied, self.done = torch.cuda.Event(), torch.cuda.Event(blocking=True)
         self._rows: Any = None
 
     def take(self, rows: torch.Tensor) -> None:

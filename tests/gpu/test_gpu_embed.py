@@ -10,8 +10,14 @@ import pytest
 import torch
 from torch import nn
 
+from faceidx.embedding import embed as module_of_embed
+from faceidx.embedding import shards
+from faceidx.embedding.embed import EmbedOptions, embed
+from faceidx.embedding.making import Crew
+from faceidx.embedding.pipeline import PipelineOptions
 from faceidx.images.preprocess import Preprocessing
 from faceidx.models.face_model import normalize
+from faceidx.models.open import ModelOptions
 from faceidx.models.registry import create_backbone
 from faceidx.models.torch_runner import Runner
 from tests.conftest import HALF, RunCli
@@ -88,3 +94,28 @@ def test_the_command_embeds_what_it_embeds_on_the_cpu(
             rows[device] = file["embeddings"][:], file["paths"][:].tolist()
     assert rows["cpu"][1] == rows["cuda"][1]
     assert (rows["cpu"][0] * rows["cuda"][0]).sum(1).min() > 0.9999
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_several_processes_that_feed_a_gpu_give_what_one_gives(
+    compiled: bool,
+    pictures: Path,
+    fake_model_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shards, "SHARD_SIZE", 3)
+    found = {}
+    for feeders in (1, 3):
+        monkeypatch.setattr(module_of_embed, "crew_for", lambda *_, n=feeders: Crew(["cuda"], n))
+        model = ModelOptions(
+            path=fake_model_file, device="cuda", engine="torch", precision="bf16", compiled=compiled
+        )
+        out = tmp_path / f"{feeders}.h5"
+        options = EmbedOptions(
+            images=pictures, out=out, model=model, pipeline=PipelineOptions(batch_size=4)
+        )
+        assert embed(options)["embedded"] == 11
+        with h5py.File(out) as file:
+            found[feeders] = file["embeddings"][:].tobytes(), file["paths"][:].tolist()
+    assert found[1] == found[3]

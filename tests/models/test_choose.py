@@ -34,7 +34,7 @@ class _Machine:
         monkeypatch.setattr(choose, "build", self._build)
         monkeypatch.setattr(choose, "fast_precisions", lambda _: ["bf16"])
         monkeypatch.setattr(choose, "is_installed", lambda: False)
-        monkeypatch.setattr(choose._Trial, "_rate", self._rate)
+        monkeypatch.setattr(choose._Trial, "rate", self._rate)
 
     def _build(self, _: FaceModel, way: Way, **__: Any) -> FaceModel:
         if str(way) in self.broken:

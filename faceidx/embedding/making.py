@@ -1,0 +1,99 @@
+"""Making the shards of a job: in this process, or by several, as suits the device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import NamedTuple
+
+from faceidx.embedding.batches import Part
+from faceidx.embedding.crew import Job, Made, SharedParts
+from faceidx.embedding.devices import make_on
+from faceidx.embedding.feeders import can_feed, make_by_feeders
+from faceidx.embedding.pipeline import Waiting, embed_parts
+from faceidx.embedding.shards import Committer
+from faceidx.images.workers import usable_cores
+from faceidx.models.device import all_devices
+from faceidx.models.face_model import FaceModel
+from faceidx.models.open import ModelOptions
+from faceidx.progress import Progress, ProgressCallback
+
+# Processes that feed one GPU: pictures that each must have to do, cores that each must have to
+# itself, and pictures a second that one can hand on (benchmarks/results.md).
+_WORTH_A_FEEDER, _CORES_A_FEEDER, _HANDED_ON = 10_000, 3, 5000
+
+
+class Crew(NamedTuple):
+    """The processes that make shards."""
+
+    devices: list[str]
+    """What to run on: a process each, where there are several."""
+    feeders: int
+    """Processes that feed each device; 1 where that is done by the one that runs on it."""
+
+    @property
+    def several(self) -> bool:
+        """Whether shards are made by others than this process."""
+        return len(self.devices) * self.feeders > 1
+
+
+def make_shards(
+    parts: Iterable[Part],
+    job: Job,
+    model: FaceModel,
+    wanted: ModelOptions,
+    crew: Crew,
+    *,
+    waiting: Waiting,
+    progress: ProgressCallback,
+) -> None:
+    """Make the shards of all parts, each written while the next is in the model.
+
+    Args:
+        parts: made when they are needed, in another thread.
+        model: opened as `wanted`.
+        waiting: gets what decoding, the model and writing took.
+    """
+    if not crew.several:
+        with Committer(job.origin, job.dtype, waiting) as committer:
+            for part, embedded in embed_parts(
+                parts, model, job.pipeline, total=job.total, waiting=waiting, progress=progress
+            ):
+                committer.commit(part, embedded)
+        return
+    done = failed = 0
+
+    def report(made: Made) -> None:
+        nonlocal done, failed
+        done, failed = done + made.pictures, failed + made.failed
+        note = f"{failed} failed" if failed else ""
+        progress(Progress("embed", done, job.total, note=note))
+
+    shared = SharedParts(parts)
+    if len(crew.devices) == 1:
+        make_by_feeders(crew.feeders, shared, job, model, waiting=waiting, report=report)
+        return
+    settled = replace(
+        wanted, engine=model.engine, precision=model.precision, compiled=model.compiled
+    )
+    make_on(
+        crew.devices, shared, job, settled, feeders=crew.feeders, waiting=waiting, report=report
+    )
+
+
+def crew_for(model: FaceModel, wanted: ModelOptions, pictures: int) -> Crew:
+    """The processes that suit a model and so many pictures.
+
+    Every GPU, where the model runs on one and none was named, else the model's device alone. A GPU
+    that is faster than one process can hand it pictures is fed by several.
+    """
+    if not model.device.startswith("cuda"):
+        return Crew([model.device], 1)
+    devices = all_devices(wanted.device)
+    feeders = min(
+        math.ceil((model.rate or 0.0) / _HANDED_ON),
+        usable_cores() // (_CORES_A_FEEDER * len(devices)),
+        pictures // (_WORTH_A_FEEDER * len(devices)),
+    )
+    return Crew(devices, max(1, feeders if can_feed else 1))

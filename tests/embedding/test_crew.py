@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import time
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from faceidx.children import Child
+from faceidx.embedding import devices, feeders, making, shards
+from faceidx.embedding import embed as module_of_embed
+from faceidx.embedding.embed import EmbedOptions, embed
+from faceidx.embedding.making import Crew
+from faceidx.embedding.pipeline import PipelineOptions
+from faceidx.errors import InputError, JobError
+from faceidx.models.open import ModelOptions
+from faceidx.models.torch_model import TorchModel
+from faceidx.progress import Progress
+from tests.conftest import FakeModel, draw
+from tests.embedding.test_embed import _content
+
+
+@pytest.fixture
+def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Forty pictures in a dozen shards."""
+    monkeypatch.setattr(shards, "SHARD_SIZE", 3)
+    for number in range(40):
+        draw(tmp_path / "many" / f"{number:02}.png", seed=number)
+    (tmp_path / "many" / "broken.png").write_text("no picture")
+    return tmp_path / "many"
+
+
+def _options(images: Path, out: Path, model: Path) -> EmbedOptions:
+    options = ModelOptions(path=model, device="cpu", engine="torch", precision="fp32")
+    return EmbedOptions(
+        images=images, out=out, model=options, pipeline=PipelineOptions(batch_size=4)
+    )
+
+
+_CREWS = {
+    "two devices": (["cpu", "cpu"], 1),
+    "three that feed one": (["cpu"], 3),
+    "two that feed each of two": (["cpu", "cpu"], 2),
+}
+
+
+def _as_crew(monkeypatch: pytest.MonkeyPatch, devices: list[str], feeders: int) -> None:
+    monkeypatch.setattr(module_of_embed, "crew_for", lambda *_: Crew(devices, feeders))
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "rate", "cores", "pictures", "expected"),
+    [
+        ("cpu", 2, 20_000.0, 64, 10**7, ("cpu", 1, 1)),
+        ("cuda", 1, 20_000.0, 16, 10**7, ("cuda:0", 1, 4)),
+        ("cuda", 1, 20_000.0, 10, 10**7, ("cuda:0", 1, 3)),
+        ("cuda", 1, 20_000.0, 16, 25_000, ("cuda:0", 1, 2)),
+        ("cuda", 1, 20_000.0, 16, 5_000, ("cuda:0", 1, 1)),
+        ("cuda", 1, 3_000.0, 16, 10**7, ("cuda:0", 1, 1)),
+        ("cuda", 1, None, 16, 10**7, ("cuda:0", 1, 1)),
+        ("cuda", 2, 20_000.0, 16, 10**7, ("cuda:0", 2, 2)),
+    ],
+)
+def test_a_gpu_faster_than_a_process_is_fed_by_several(
+    fake_model: FakeModel,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    gpus: int,
+    rate: float | None,
+    cores: int,
+    pictures: int,
+    expected: tuple[str, int, int],
+) -> None:
+    fake_model.device, fake_model.rate = device, rate
+    monkeypatch.setattr(making, "all_devices", lambda _: [f"cuda:{n}" for n in range(gpus)])
+    monkeypatch.setattr(making, "usable_cores", lambda: cores)
+    crew = making.crew_for(fake_model, ModelOptions(path=Path("m")), pictures)
+    assert (crew.devices[0], len(crew.devices), crew.feeders) == expected
+    assert crew.several == (expected[1:] != (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("crew", "flip"), [(name, number == 1) for number, name in enumerate(_CREWS)]
+)
+def test_several_processes_give_what_one_gives(
+    crew: str,
+    flip: bool,
+    many: Path,
+    fake_model_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def options(name: str) -> EmbedOptions:
+        made = _options(many, tmp_path / name, fake_model_file)
+        made.pipeline.flip = flip
+        return made
+
+    embed(options("one.h5"))
+    _as_crew(monkeypatch, *_CREWS[crew])
+    reports: list[Progress] = []
+    result = embed(options("several.h5"), reports.append)
+    assert (result["embedded"], result["failed"]) == (40, 1)
+    assert [r.done for r in reports] == sorted(r.done for r in reports)
+    assert reports[-1].done == 41
+    assert any(r.note == "1 failed" for r in reports)
+    assert result["waited"]["model"] > 0
+    assert _content(tmp_path / "several.h5") == _content(tmp_path / "one.h5")
+
+
+def test_what_goes_wrong_in_a_process_is_the_error_of_the_job(
+    many: Path, fake_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _as_crew(monkeypatch, ["cpu", "cuda:99"], 1)
+    with pytest.raises(InputError, match="--device cuda:99"):
+        embed(_options(many, tmp_path / "two.h5", fake_model_file))
+    monkeypatch.undo()
+    assert embed(_options(many, tmp_path / "two.h5", fake_model_file))["embedded"] == 40
+
+
+@pytest.mark.parametrize("when", ["begun", "waited for"])
+def test_what_goes_wrong_in_the_model_that_is_fed_is_the_error_of_the_job(
+    when: str, many: Path, fake_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, batches = TorchModel.begin, count(1)
+
+    def failing(self: TorchModel, pictures: np.ndarray, *, flip: bool = False) -> Any:
+        rows = begin(self, pictures, flip=flip)
+        if next(batches) < 4:
+            return rows
+        if when == "begun":
+            raise JobError("the GPU is out of memory")
+
+        def wait() -> np.ndarray:
+            raise JobError("the GPU is out of memory")
+
+        return wait
+
+    with monkeypatch.context() as patch:
+        _as_crew(patch, ["cpu"], 2)
+        patch.setattr(TorchModel, "begin", failing)
+        with pytest.raises(JobError, match="the GPU is out of memory"):
+            embed(_options(many, tmp_path / "two.h5", fake_model_file))
+    assert embed(_options(many, tmp_path / "two.h5", fake_model_file))["embedded"] == 40
+
+
+@pytest.mark.parametrize(
+    ("module", "crew", "who"),
+    [
+        (devices, (["cpu", "cpu"], 1), "the process on cpu"),
+        (feeders, (["cpu"], 2), "a process that decodes"),
+    ],
+)
+def test_a_process_that_is_killed_is_a_failed_job_that_can_go_on(
+    module: Any,
+    crew: tuple[list[str], int],
+    who: str,
+    many: Path,
+    fake_model_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Doomed(Child):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            time.sleep(0.1)
+            self.process.kill()
+
+    with monkeypatch.context() as patch:
+        _as_crew(patch, *crew)
+        patch.setattr(module, "Child", Doomed)
+        with pytest.raises(JobError, match=f"{who} died .*the same command goes on"):
+            embed(_options(many, tmp_path / "two.h5", fake_model_file))
+    assert embed(_options(many, tmp_path / "two.h5", fake_model_file))["embedded"] == 40
+
+
+def test_shards_grow_with_the_rate_and_stay_as_they_were_begun(
+    many: Path, fake_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shards.shard_size(None) == shards.shard_size(1.0) == shards.SHARD_SIZE
+    assert shards.shard_size(1e6) > shards.SHARD_SIZE
+    monkeypatch.setattr(module_of_embed, "shard_size", lambda _: 5)
+    options = _options(many, tmp_path / "out.h5", fake_model_file)
+    with monkeypatch.context() as patch:
+        patch.setattr(module_of_embed, "merge_shards", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            embed(options)
+    monkeypatch.setattr(module_of_embed, "shard_size", lambda _: 7)
+    result = embed(options)
+    assert (result["embedded"], result["resumed"]) == (40, 41)
+
+
+def _interrupted(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
