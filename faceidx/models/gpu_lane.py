@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ logger = logging.getLogger(__name__)
 
 # Runs before a graph is captured, in which libraries choose their kernels.
 _WARM_UP = 3
+_SWITCH_SECONDS = 5e-4
 
 
 class GpuLane:
@@ -34,6 +36,9 @@ class GpuLane:
         size: tuple[int, int],
         fixed: bool,
     ) -> None:
+        # Each copy and launch gives Python's lock up, and takes it back only after this long where
+        # another thread computes in Python: by default 5 ms, half of what a batch takes.
+        sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_SECONDS))
         self._run, self._device, self._fixed = run, device, fixed
         self._shape = (most, *size, 3)
         self._free: list[_Slot] = []
