@@ -8,7 +8,7 @@ with exact search. So recall is measured on the user's own vectors, whose people
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from faceidx.gallery.vectors import Vectors
 NEIGHBOURS, IDENTITIES = "neighbours", "identities"
 _QUERIES = 2000
 _SHARE = 10  # of the rows, one in so many at most
-_TIMED = 1000
+_TIMED, _RUNS = 1000, 3
 # Cosines as close as this are one: whichever picture comes first is right.
 _TIE = 1e-6
 # Itself comes first, or second to its equal; among so many there is one that is not held out.
@@ -82,9 +82,7 @@ def truth(
     if memory is not None:
         scan = Scan(vectors, memory=memory)
         scan.search(queries[:1], 1)  # reads and rounds the vectors
-        started = time.perf_counter()
-        scan.search(queries[:_TIMED], 1)
-        seconds = time.perf_counter() - started
+        seconds = _fastest(lambda: scan.search(queries[:_TIMED], 1))
     usable = answers.any(1)
     first = answers.argmax(1)
     picked = np.flatnonzero(usable), first[usable]
@@ -97,6 +95,17 @@ def truth(
         known=(person >= 0) & (person == codes[held_out[usable]]),
         seconds=seconds,
     )
+
+
+def _fastest(search: Callable[[], object]) -> float:
+    """Seconds of the fastest run: what else the machine does only adds to them."""
+
+    def seconds() -> float:
+        started = time.perf_counter()
+        search()
+        return time.perf_counter() - started
+
+    return min(seconds() for _ in range(_RUNS))
 
 
 def _nearest(vectors: Vectors, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -152,9 +161,7 @@ def tune(
     search = Approximate(index, vectors, candidates, widest=vectors.count)
     queries = expected.vectors[: expected.timed]
     search.search(queries, 1)
-    started = time.perf_counter()
-    search.search(queries, 1)
-    seconds = time.perf_counter() - started
+    seconds = _fastest(lambda: search.search(queries, 1))
     tuning = Tuning(
         factory=factory,
         parameters=parameters,
