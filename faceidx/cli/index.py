@@ -124,8 +124,8 @@ def build(files: tuple[Path, ...], index: IndexOptions, **options: Any) -> Outco
     """Build a gallery from embeddings files of one model.
 
     Rows with NaN or of length zero are left out, counted, and listed in gallery.h5. With auto, a
-    small gallery is searched exactly; a large one by inverted lists, where these reach the target
-    recall on pictures held out for it and are at least twice as fast.
+    small gallery is searched exactly; a large one by inverted lists or a graph, whichever serves
+    better, where it reaches the target recall on pictures held out and is at least twice as fast.
     """
     from faceidx.gallery.build import BuildOptions
     from faceidx.gallery.build import build as build_gallery

@@ -1,4 +1,4 @@
-"""Which index a gallery gets, and how its files are written from the vectors of `gallery.h5`.
+"""The kinds of index, and how one is made from the vectors of `gallery.h5`.
 
 - `flat`: exact search.
 - `ivf`: inverted lists of RaBitQ codes (a bit for each number; Gao & Long 2024): builds fast, takes
@@ -11,12 +11,10 @@ All but `flat` rank their candidates by exact cosines and are tuned (`tune.py`).
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +26,6 @@ from faceidx.gallery.clusters import (
     nearest_centroids,
     train_centroids,
 )
-from faceidx.gallery.flat import write_flat
 from faceidx.gallery.manifest import Tuning
 from faceidx.gallery.memory import available_memory
 from faceidx.gallery.tune import NEIGHBOURS, Truth, hold_out, truth, tune
@@ -37,11 +34,6 @@ from faceidx.progress import Progress, ProgressCallback, silent
 
 AUTO, FLAT, HNSW, IVF = "auto", "flat", "hnsw", "ivf"
 INDEX = "index.faiss"
-# Below this exact search answers in less than half a millisecond, and nothing need be measured.
-_SMALL = 50_000
-_TINY = 16  # there is nothing to tune with
-# `auto` gives up exactness only for at least this much more speed.
-_WORTH = 2.0
 # Lists for N vectors: this many times the root of N, a power of two (FAISS's guidelines: 4 to 16).
 _LISTS_PER_ROOT = 8
 _MOST_LISTS = 65536
@@ -51,8 +43,9 @@ _LEARNED = 200_000  # vectors that an index of another kind is trained on
 _OUTGROWN = 2
 # An index that takes new vectors up as they are is measured again with at least so many of them.
 _ENOUGH = 2000
-
-_log = logging.getLogger(__name__)
+# What a graph takes for a vector beside its codes: 2 * 32 links of 4 bytes, levels, row number.
+_GRAPH_BYTES = 280
+_ANY_COUNT = 50_000  # to see whether FAISS knows a kind
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -85,12 +78,26 @@ class Carried:
     """How many rows at the beginning are in the index already."""
 
 
-class Written(NamedTuple):
-    """The index that was written."""
+@dataclass(kw_only=True)
+class Made:
+    """An approximate index, made and tuned. All but lists that lie on disk is in memory only."""
 
     kind: str
-    tuning: Tuning | None
+    index: Any
+    tuning: Tuning
+    reached: bool
+    """Whether the recall reaches the target."""
     files: tuple[str, ...]
+    """Names in the gallery's folder."""
+
+    def write(self, folder: Path) -> None:
+        """Write it into the folder that it was made for."""
+        import faiss
+
+        if inverted.LISTS_DATA in self.files:
+            # Where FAISS looks for it: beside the index, or in the current folder.
+            inverted.name_lists(self.index, inverted.LISTS_DATA)
+        faiss.write_index(self.index, str(folder / INDEX))
 
 
 def check_options(options: IndexOptions, dim: int) -> None:
@@ -98,60 +105,34 @@ def check_options(options: IndexOptions, dim: int) -> None:
     if not 0 < options.target_recall <= 1:
         raise InputError(f"--target-recall {options.target_recall} is not between 0 and 1")
     if options.kind not in (AUTO, FLAT):
-        _empty(_factory(options.kind, _SMALL), dim)
+        _empty(_factory(options.kind, _ANY_COUNT), dim)
 
 
-def write_index(
+def make_index(
     folder: Path,
     vectors: Vectors,
     codes: np.ndarray,
     options: IndexOptions,
     *,
     carried: Carried | None = None,
+    timed: int | None = None,
     progress: ProgressCallback = silent,
-) -> Written:
-    """Write the index of the vectors into a gallery's new folder.
+) -> Made:
+    """Make and tune an approximate index of the vectors.
 
     Args:
+        folder: the gallery's new folder, where lists come to lie that memory does not hold.
         codes: (N,) number of each row's person, -1 without identity.
+        options: of any kind but `auto` and `flat`.
         carried: of the gallery before a change, to save work.
+        timed: memory for exact search, to be timed beside the lists of `ivf`; None: it is not.
     """
-    kind, choosing = options.kind, False
-    if kind == AUTO:
-        fits = 2 * vectors.bytes <= options.budget  # the file's pages, and rounded copies
-        kind = FLAT if fits and vectors.count < _SMALL else IVF
-        choosing = fits and kind == IVF
-    if kind == FLAT or vectors.count < _TINY:
-        return _write_flat(folder, vectors, progress)
-    timed = options.budget if choosing else None
-    work = _Work(folder, vectors, codes, replace(options, kind=kind), carried, timed, progress)
-    tuning, reached = work.write()
-    exact = tuning.exact_queries_per_second
-    if exact and not (reached and tuning.queries_per_second >= _WORTH * exact):
-        for name in work.files:
-            (folder / name).unlink()
-        return _write_flat(folder, vectors, progress)
-    if not reached:
-        _log.warning(
-            "recall %.4f of %s is all that %s reaches, less than --target-recall %g; "
-            "--kind flat is exact",
-            getattr(tuning.recall, tuning.recall_of) or tuning.recall.neighbours,
-            tuning.recall_of,
-            tuning.factory,
-            options.target_recall,
-        )
-    return Written(kind, tuning, tuple(work.files))
+    return _Work(folder, vectors, codes, options, carried, timed, progress).make()
 
 
-def _write_flat(folder: Path, vectors: Vectors, progress: ProgressCallback) -> Written:
-    write_flat(folder / INDEX, vectors.dim, _told(vectors, progress))
-    return Written(FLAT, None, (INDEX,))
-
-
-def _told(vectors: Vectors, progress: ProgressCallback) -> Iterator[np.ndarray]:
-    for first, block in vectors.blocks():
-        yield block
-        progress(Progress("index", first + len(block), vectors.count, "vectors"))
+def graph_bytes(vectors: Vectors) -> int:
+    """What `hnsw` takes in memory while it is searched, with the vectors that it looks at."""
+    return vectors.count * (vectors.dim + _GRAPH_BYTES) + vectors.bytes
 
 
 class _Work:
@@ -176,22 +157,21 @@ class _Work:
         self._progress = progress
         self._chance = np.random.default_rng(options.seed)
         self._factory = _factory(options.kind, vectors.count)
-        self.files = [INDEX]
+        self._files = [INDEX]
 
-    def write(self) -> tuple[Tuning, bool]:
-        """Make, tune and write the index; say how it is to be searched, and if that will do."""
-        import faiss
-
+    def make(self) -> Made:
         empty = _empty(self._factory, self._vectors.dim)
         if inverted.is_inverted(empty):
-            index, tuned = self._inverted(empty)
+            index, (tuning, reached) = self._inverted(empty)
         else:
-            index, tuned = self._other(empty)
-        if inverted.LISTS_DATA in self.files:
-            # Where FAISS looks for it: beside the index, or in the current folder.
-            inverted.name_lists(index, inverted.LISTS_DATA)
-        faiss.write_index(index, str(self._folder / INDEX))
-        return tuned
+            index, (tuning, reached) = self._other(empty)
+        return Made(
+            kind=self._options.kind,
+            index=index,
+            tuning=tuning,
+            reached=reached,
+            files=tuple(self._files),
+        )
 
     def _inverted(self, index: Any) -> tuple[Any, tuple[Tuning, bool]]:
         every = np.arange(self._vectors.count)
@@ -209,7 +189,7 @@ class _Work:
             lists = self._nearest(centroids, 0)
         inverted.use_centroids(index, centroids, self._vectors, learned)
         if self._vectors.count * inverted.entry_bytes(index) > self._options.budget:
-            self.files.append(inverted.LISTS_DATA)
+            self._files.append(inverted.LISTS_DATA)
             path = self._folder / inverted.LISTS_DATA
             inverted.fill_on_disk(index, self._vectors, lists, path)
         else:

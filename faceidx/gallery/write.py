@@ -12,9 +12,10 @@ import numpy as np
 from faceidx.embedding.store import TEXT, Origin, open_hdf5
 from faceidx.errors import InputError
 from faceidx.files import sha256_file
+from faceidx.gallery.choose import write_index
 from faceidx.gallery.data import Refused, Rows, data_offset
 from faceidx.gallery.folder import DATA, now, write_manifest
-from faceidx.gallery.indexes import Carried, IndexOptions, write_index
+from faceidx.gallery.indexes import Carried, IndexOptions
 from faceidx.gallery.manifest import FORMAT, VERSION, FileRecord, Manifest, Threshold
 from faceidx.gallery.vectors import Vectors
 from faceidx.hdf5 import NewHdf5

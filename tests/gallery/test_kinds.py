@@ -175,37 +175,6 @@ def test_a_gallery_that_has_outgrown_its_lists_gets_more(
     assert verify(out)["vectors"] == (PEOPLE + 4) * PICTURES
 
 
-def test_auto_is_exact_for_few_and_on_disk_where_memory_is_short(
-    tmp_path: Path, write_faces: WriteFaces
-) -> None:
-    faces = write_faces("faces.h5", clustered(PEOPLE, PICTURES), _names("person", PEOPLE))
-    plain = build(BuildOptions(files=[faces], out=tmp_path / "a"))
-    short = IndexOptions(memory=ON_DISK)
-    small = build(BuildOptions(files=[faces], out=tmp_path / "b", index=short))
-    assert (plain["kind"], plain["recall_at_1"]) == ("flat", 1.0)
-    assert small["kind"] == "ivf"
-    assert (tmp_path / "b" / LISTS_DATA).is_file()
-
-
-@pytest.mark.parametrize(("worth", "kind"), [(0.0, "ivf"), (1e9, "flat")])
-def test_auto_gives_up_exactness_only_for_speed(
-    tmp_path: Path,
-    write_faces: WriteFaces,
-    monkeypatch: pytest.MonkeyPatch,
-    worth: float,
-    kind: str,
-) -> None:
-    monkeypatch.setattr(indexes, "_SMALL", 100)
-    monkeypatch.setattr(indexes, "_WORTH", worth)
-    faces = write_faces("faces.h5", clustered(PEOPLE, PICTURES), _names("person", PEOPLE))
-    result = build(BuildOptions(files=[faces], out=tmp_path / "g"))
-    assert result["kind"] == kind
-    tuning = info(tmp_path / "g")["tuning"]
-    assert (tuning is None) == (kind == "flat")
-    assert tuning is None or tuning["exact_queries_per_second"] > 0
-    verify(tmp_path / "g")
-
-
 def test_a_target_out_of_reach_is_said(
     tmp_path: Path, write_faces: WriteFaces, caplog: pytest.LogCaptureFixture
 ) -> None:
