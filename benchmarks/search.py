@@ -46,6 +46,7 @@ KINDS = {
     "ivf": ("--kind", "ivf"),
     "ivf of people": ("--kind", "ivf", "--recall-of", "identities"),
     "hnsw of people": ("--kind", "hnsw", "--recall-of", "identities"),
+    "auto of people": ("--kind", "auto", "--recall-of", "identities"),
     "ivf of people on disk": ("--kind", "ivf", "--recall-of", "identities", "--memory", "1M"),
 }
 Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
