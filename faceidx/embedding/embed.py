@@ -280,6 +280,9 @@ class _Job:
         """Make the shards that are not there yet, and the file of them all; return its counts."""
         crew = crew_for(model, self._options.model, len(todo))
 
+        def report(progress: Progress) -> None:
+            self._progress(replace(progress, done=self._resumed + progress.done))
+
         def make(follow: Callable[[Path], None]) -> dict[str, int]:
             make_shards(
                 self._missing(todo, follow),
@@ -292,9 +295,6 @@ class _Job:
             )
             self._progress(Progress("embed", len(todo), len(todo)))
             return self._counted(plan)
-
-        def report(progress: Progress) -> None:
-            self._progress(replace(progress, done=self._resumed + progress.done))
 
         out = self._options.out
         if plan is None and crew.several:
