@@ -40,7 +40,6 @@ from faceidx.models.face_model import FaceModel
 
 # Batches of a feeder that are on their way or wait for their shard to be put together.
 _SLOTS = 4
-_FLOAT = np.dtype(np.float32)
 _READY = "ready"
 
 can_feed = hasattr(os, "memfd_create")
@@ -74,31 +73,26 @@ class _Request:
 
 
 class _Slots:
-    """Memory for batches on their way: the pixels there, and the rows back."""
+    """Memory for batches on their way: the pixels there, and the rows back.
+
+    Args:
+        descriptor: of a file in memory, which the first to come gives its size.
+    """
+
+    pixels: np.ndarray
+    """(slots, batch, height, width, 3) uint8."""
+    rows: np.ndarray
+    """(slots, batch, D) float32."""
 
     def __init__(self, facts: _Facts, descriptor: int) -> None:
-        height, width = facts.preprocessing.image_size
-        self._pixels = (facts.batch_size, height, width, 3)
-        self._rows = (facts.batch_size, facts.embedding_dim)
-        self._pixel_bytes = -(-int(np.prod(self._pixels)) // mmap.PAGESIZE) * mmap.PAGESIZE
-        self._slot_bytes = self._pixel_bytes + int(np.prod(self._rows)) * _FLOAT.itemsize
-        self._slot_bytes = -(-self._slot_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
-        size = _SLOTS * self._slot_bytes
-        if os.fstat(descriptor).st_size < size:
+        pixels = (facts.batch_size, *facts.preprocessing.image_size, 3)
+        rows = (facts.batch_size, facts.embedding_dim)
+        slot = np.dtype([("rows", np.float32, rows), ("pixels", np.uint8, pixels)], align=True)
+        size = _SLOTS * slot.itemsize
+        if not os.fstat(descriptor).st_size:
             os.ftruncate(descriptor, size)
-        self._memory = mmap.mmap(descriptor, size)
-
-    def pixels(self, slot: int) -> np.ndarray:
-        """(batch, height, width, 3) uint8."""
-        place = slot * self._slot_bytes
-        flat = np.frombuffer(self._memory, np.uint8, int(np.prod(self._pixels)), place)
-        return flat.reshape(self._pixels)
-
-    def rows(self, slot: int) -> np.ndarray:
-        """(batch, D) float32."""
-        place = slot * self._slot_bytes + self._pixel_bytes
-        flat = np.frombuffer(self._memory, _FLOAT, int(np.prod(self._rows)), place)
-        return flat.reshape(self._rows)
+        slots = np.frombuffer(mmap.mmap(descriptor, size), slot)
+        self.pixels, self.rows = slots["pixels"], slots["rows"]
 
 
 # --- where the model is ------------------------------------------------------------------------
@@ -176,14 +170,14 @@ class _Feeder(Member):
             raise
 
     def take(self, word: _Request) -> None:
-        pixels = self._slots.pixels(word.slot)[: word.count]
+        pixels = self._slots.pixels[word.slot, : word.count]
         with self._beginning:
             rows = self._model.begin(pixels, flip=word.flip)
         self._answering.submit(self._answer, word, rows)
 
     def _answer(self, request: _Request, rows: Callable[[], np.ndarray]) -> None:
         try:
-            self._slots.rows(request.slot)[: request.count] = rows()
+            self._slots.rows[request.slot, : request.count] = rows()
             self.say(request.slot)
         except BaseException as error:  # the model's, whatever it is, or nobody is there any more
             self._failure = self._failure or error
@@ -254,14 +248,14 @@ class _RemoteModel(FaceModel):
 
     def begin(self, pictures: np.ndarray, *, flip: bool = False) -> Callable[[], np.ndarray]:
         slot, count = self._free.get(), len(pictures)
-        self.slots.pixels(slot)[:count] = pictures
+        self.slots.pixels[slot, :count] = pictures
         assert self.line is not None
         self.line.say(_Request(slot=slot, count=count, flip=flip))
 
         def wait() -> np.ndarray:
             if not self._done[slot].get():
                 raise EOFError("nobody computes any more")
-            rows = self.slots.rows(slot)[:count].copy()
+            rows = self.slots.rows[slot, :count].copy()
             self._free.put(slot)
             return rows
 
