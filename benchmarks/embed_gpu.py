@@ -111,7 +111,8 @@ def compare(
     print(f"  bare {bare_rate:8.0f} images/s, {share:.0%} of the matrix rate")
     for which, rate in rates.items():
         print(f"  {which} {rate:8.0f} images/s, {rate / bare_rate:.2f} of bare")
-        print(f"    the last one waited {waited[which]}")
+        if which in waited:
+            print(f"    the last one waited {waited[which]}")
     print(f"  fidelity {result['fidelity']}", flush=True)
 
 

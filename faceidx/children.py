@@ -7,14 +7,16 @@ Not a fork: forking a process with a model's threads in it can block for ever. N
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from faceidx.errors import JobError
+from faceidx.errors import FaceidxError, JobError
 
 _START = (
     "import importlib, sys; sys.path[:0] = sys.argv[4:]; "
@@ -66,6 +68,23 @@ class Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()
+
+
+def serve_parent(descriptor: int, work: Callable[[Connection], object]) -> None:
+    """In such a process: do the work, and send what it returns, or the `FaceidxError` it raised.
+
+    It ends silently where nobody is at the other end any more.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the parent
+    connection = Connection(descriptor)
+    try:
+        try:
+            last = work(connection)
+        except FaceidxError as error:
+            last = error
+        connection.send(last)
+    except (EOFError, OSError):
+        return
 
 
 def _checkout() -> list[str]:

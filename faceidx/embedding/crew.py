@@ -22,6 +22,7 @@ from faceidx.embedding.store import Origin
 from faceidx.errors import FaceidxError, JobError
 from faceidx.images.workers import usable_cores
 from faceidx.models.face_model import FaceModel
+from faceidx.progress import ProgressCallback, silent
 
 _MORE = "more"
 
@@ -230,25 +231,24 @@ class Line:
             self._on_end()
 
 
-def make(line: Line, model: FaceModel, job: Job) -> Waiting:
-    """Make shards of the parts that come along a line."""
-    waiting = Waiting()
+def make(
+    parts: Iterable[Part],
+    model: FaceModel,
+    job: Job,
+    waiting: Waiting,
+    *,
+    progress: ProgressCallback = silent,
+    report: Callable[[Made], None] = lambda _: None,
+) -> None:
+    """Make the shards of parts in this process, each written while the next is in the model.
+
+    Args:
+        waiting: gets what decoding, the model and writing took.
+        report: called for each shard.
+    """
     with Committer(job.origin, job.dtype, waiting) as committer:
         for part, embedded in embed_parts(
-            line.parts(), model, job.pipeline, total=job.total, waiting=waiting
+            parts, model, job.pipeline, total=job.total, waiting=waiting, progress=progress
         ):
             committer.commit(part, embedded)
-            line.say(Made(pictures=len(part.pictures), failed=len(embedded.left.failed)))
-    return waiting
-
-
-def serve_line(connection: Connection, work: Callable[[], Waiting]) -> None:
-    """Do the work and say how it went; silently where nobody listens any more."""
-    try:
-        try:
-            last: object = work()
-        except FaceidxError as error:
-            last = error
-        connection.send(last)
-    except (EOFError, OSError):
-        return
+            report(Made(pictures=len(part.pictures), failed=len(embedded.left.failed)))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
-from faceidx.children import Child
+from faceidx.children import Child, serve_parent
 from faceidx.embedding.crew import (
     Job,
     Line,
@@ -17,7 +16,6 @@ from faceidx.embedding.crew import (
     SharedParts,
     make,
     run_crew,
-    serve_line,
     split_cores,
 )
 from faceidx.embedding.feeders import make_by_feeders
@@ -65,24 +63,18 @@ def make_on(
 
 def serve(descriptor: int) -> None:
     """Make shards as the process at the other end says, until it says no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the parent
-    connection = Connection(descriptor)
-    try:
-        given: _DeviceJob = connection.recv()
-    except (EOFError, OSError):
-        return
-    serve_line(connection, lambda: _make(Line(connection), given))
+    serve_parent(descriptor, _make)
 
 
-def _make(line: Line, given: _DeviceJob) -> Waiting:
+def _make(connection: Connection) -> Waiting:
+    given: _DeviceJob = connection.recv()
+    waiting, line = Waiting(), Line(connection)
     began = time.monotonic()
     model = open_model(given.model)
-    opened = time.monotonic() - began
+    waiting.open += time.monotonic() - began
     if given.feeders > 1:
-        waiting = Waiting()
         parts = SharedParts(line.parts())
         make_by_feeders(given.feeders, parts, given.job, model, waiting=waiting, report=line.say)
     else:
-        waiting = make(line, model, given.job)
-    waiting.open += opened
+        make(line.parts(), model, given.job, waiting, report=line.say)
     return waiting

@@ -10,7 +10,6 @@ from __future__ import annotations
 import mmap
 import os
 import queue
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from faceidx.children import Child
+from faceidx.children import Child, serve_parent
 from faceidx.embedding.crew import (
     Job,
     Line,
@@ -31,7 +30,6 @@ from faceidx.embedding.crew import (
     SharedParts,
     make,
     run_crew,
-    serve_line,
     split_cores,
 )
 from faceidx.embedding.pipeline import Waiting
@@ -194,18 +192,18 @@ class _Feeder(Member):
 
 def serve(descriptor: int) -> None:
     """Make shards as the process at the other end says, whose model computes the batches."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the parent
-    connection = Connection(descriptor)
-    try:
-        given: _FeederJob = connection.recv()
-        memory = recv_handle(connection)
-        connection.send(_READY)
-    except (EOFError, OSError):
-        return
-    model = _remote(given.facts, _Slots(given.facts, memory))
+    serve_parent(descriptor, _feed)
+
+
+def _feed(connection: Connection) -> Waiting:
+    given: _FeederJob = connection.recv()
+    model = _remote(given.facts, _Slots(given.facts, recv_handle(connection)))
+    connection.send(_READY)
     line = Line(connection, model.answered, model.given_up)
     model.line = line
-    serve_line(connection, lambda: make(line, model, given.job))
+    waiting = Waiting()
+    make(line.parts(), model, given.job, waiting, report=line.say)
+    return waiting
 
 
 def _remote(facts: _Facts, slots: _Slots) -> _RemoteModel:

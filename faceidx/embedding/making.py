@@ -8,11 +8,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from faceidx.embedding.batches import Part
-from faceidx.embedding.crew import Job, Made, SharedParts
+from faceidx.embedding.crew import Job, Made, SharedParts, make
 from faceidx.embedding.devices import make_on
 from faceidx.embedding.feeders import can_feed, make_by_feeders
-from faceidx.embedding.pipeline import Waiting, embed_parts
-from faceidx.embedding.shards import Committer
+from faceidx.embedding.pipeline import Waiting
 from faceidx.images.workers import usable_cores
 from faceidx.models.device import all_devices
 from faceidx.models.face_model import FaceModel
@@ -56,11 +55,7 @@ def make_shards(
         waiting: gets what decoding, the model and writing took.
     """
     if not crew.several:
-        with Committer(job.origin, job.dtype, waiting) as committer:
-            for part, embedded in embed_parts(
-                parts, model, job.pipeline, total=job.total, waiting=waiting, progress=progress
-            ):
-                committer.commit(part, embedded)
+        make(parts, model, job, waiting, progress=progress)
         return
     done = failed = 0
 

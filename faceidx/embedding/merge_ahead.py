@@ -6,30 +6,19 @@ Where several processes make shards, merging them afterwards would take a good p
 from __future__ import annotations
 
 import queue
-import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from faceidx.children import Child
+from faceidx.children import Child, serve_parent
 from faceidx.embedding.merge import merge_shards
 from faceidx.embedding.store import Origin
 from faceidx.errors import FaceidxError, JobError
 
 # Seconds between two looks for a shard that is not there yet.
 _LOOK = 0.02
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    out: Path
-    origin: Origin
-    dtype: str
-    expected: int
-    attributes: Mapping[str, str]
 
 
 class MergeAhead:
@@ -53,15 +42,8 @@ class MergeAhead:
     ) -> None:
         self._out = out
         self._child = Child("faceidx.embedding.merge_ahead", "serve")
-        self._child.connection.send(
-            _Job(
-                out=out.absolute(),
-                origin=origin,
-                dtype=dtype,
-                expected=expected,
-                attributes=attributes,
-            )
-        )
+        facts = {"dtype": dtype, "expected": expected, "attributes": attributes}
+        self._child.connection.send((out.absolute(), origin, facts))
 
     def __enter__(self) -> MergeAhead:
         return self
@@ -97,25 +79,12 @@ class MergeAhead:
 
 def serve(descriptor: int) -> None:
     """Merge the shards that the process at the other end names."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the parent
-    connection = Connection(descriptor)
-    last: FaceidxError | None = None
-    try:
-        job: _Job = connection.recv()
-        try:
-            merge_shards(
-                job.out,
-                _appearing(connection),
-                job.origin,
-                dtype=job.dtype,
-                expected=job.expected,
-                attributes=job.attributes,
-            )
-        except FaceidxError as error:
-            last = error
-        connection.send(last)
-    except (EOFError, OSError):
-        return
+    serve_parent(descriptor, _merge)
+
+
+def _merge(connection: Connection) -> None:
+    out, origin, facts = connection.recv()
+    merge_shards(out, _appearing(connection), origin, **facts)
 
 
 def _appearing(connection: Connection) -> Iterator[Path]:
