@@ -20,6 +20,8 @@ class Part:
     """Pictures that are embedded together: batches never hold pictures of two parts."""
 
     pictures: Sequence[Picture]
+    number: int = 0
+    """Counted in the order of keys."""
     stamps: Sequence[str] | None = None
     """What changes when a picture does (`Picture.stamp`), where that is to be remembered."""
     path: Path | None = None

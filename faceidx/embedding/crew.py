@@ -1,7 +1,8 @@
 """Processes that make shards, and the one that gives the work out.
 
-Each asks for a part when its decoders have nothing left to do, while a model still has, and reports
-every shard that it has committed.
+Each asks for a part when its decoders have nothing left to do, while a model still has. It finds
+out which shard that is to be, and reports the shard when it has committed it. The one that gives
+the work out looks at no picture's file: on a fast GPU it has no time for that.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from faceidx.children import Child
 from faceidx.embedding.batches import Part
 from faceidx.embedding.pipeline import PipelineOptions, Waiting, embed_parts
-from faceidx.embedding.shards import Committer
+from faceidx.embedding.shards import Committer, Named, condition_of, name_shard
 from faceidx.embedding.store import Origin
 from faceidx.errors import FaceidxError, JobError
 from faceidx.images.workers import usable_cores
@@ -31,6 +33,8 @@ _MORE = "more"
 class Job:
     """What every process that makes shards needs to know."""
 
+    folder: Path
+    """Where shards lie."""
     pipeline: PipelineOptions
     origin: Origin
     dtype: str
@@ -44,6 +48,10 @@ class Made:
 
     pictures: int
     failed: int
+
+
+News = Named | Made
+Report = Callable[[News], None]
 
 
 class SharedParts:
@@ -109,13 +117,14 @@ def run_crew(
     parts: SharedParts,
     *,
     waiting: Waiting,
-    report: Callable[[Made], None],
+    report: Report,
 ) -> None:
     """Have the members make the shards of all parts.
 
     Args:
         waiting: gets what they waited for, on average.
-        report: called for each shard, one call at a time.
+        report: called for each part when it is named and, where that was to be done, when its
+            shard is made; one call at a time.
 
     Raises:
         FaceidxError: what went wrong in one of them; the others are ended, and what was committed
@@ -123,9 +132,9 @@ def run_crew(
     """
     reporting = threading.Lock()
 
-    def told(made: Made) -> None:
+    def told(news: News) -> None:
         with reporting:
-            report(made)
+            report(news)
 
     def drive(member: Member) -> Waiting:
         try:
@@ -146,14 +155,14 @@ def run_crew(
             raise
 
 
-def _drive(member: Member, parts: SharedParts, report: Callable[[Made], None]) -> Waiting:
+def _drive(member: Member, parts: SharedParts, report: Report) -> Waiting:
     """Give a member a part whenever it asks for one, until it says what it waited for."""
     try:
         member.begin()
         while not isinstance(word := member.hear(), Waiting):
             if word == _MORE:
                 member.say(parts.take())
-            elif isinstance(word, Made):
+            elif isinstance(word, News):
                 report(word)
             else:
                 member.take(word)
@@ -237,18 +246,35 @@ def make(
     job: Job,
     waiting: Waiting,
     *,
+    report: Report,
     progress: ProgressCallback = silent,
-    report: Callable[[Made], None] = lambda _: None,
 ) -> None:
-    """Make the shards of parts in this process, each written while the next is in the model.
+    """Make those shards of parts in this process that are not there, each written beside the next.
 
     Args:
         waiting: gets what decoding, the model and writing took.
-        report: called for each shard.
+        report: called for each part when it is named, and for each shard when it is made.
     """
+
+    def missing() -> Iterator[Part]:
+        for part in parts:
+            named = name_shard(job.folder, part)
+            assert named.path is not None
+            condition = condition_of(named.path)
+            report(
+                Named(
+                    number=part.number,
+                    path=named.path,
+                    pictures=len(part.pictures),
+                    condition=condition,
+                )
+            )
+            if condition != "whole":
+                yield named
+
     with Committer(job.origin, job.dtype, waiting) as committer:
         for part, embedded in embed_parts(
-            parts, model, job.pipeline, total=job.total, waiting=waiting, progress=progress
+            missing(), model, job.pipeline, total=job.total, waiting=waiting, progress=progress
         ):
             committer.commit(part, embedded)
             report(Made(pictures=len(part.pictures), failed=len(embedded.left.failed)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
@@ -11,8 +11,8 @@ from faceidx.children import Child, serve_parent
 from faceidx.embedding.crew import (
     Job,
     Line,
-    Made,
     Member,
+    Report,
     SharedParts,
     make,
     run_crew,
@@ -38,7 +38,7 @@ def make_on(
     *,
     feeders: int,
     waiting: Waiting,
-    report: Callable[[Made], None],
+    report: Report,
 ) -> None:
     """Make the shards of all parts, each on one of the devices.
 

@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from faceidx.embedding.batches import Part
 from faceidx.embedding.crew import Job
 from faceidx.embedding.making import crew_for, make_shards
 from faceidx.embedding.merge import merge_shards
@@ -27,7 +26,7 @@ from faceidx.embedding.pipeline import (
     prepare_of,
 )
 from faceidx.embedding.shards import (
-    is_whole,
+    Roll,
     open_job,
     partial_folder,
     read_job,
@@ -146,8 +145,7 @@ class _Job:
         self._options, self._source, self._base = options, source, base
         self._progress = progress
         self._folder = partial_folder(options.out)
-        self._shards: list[Path] = []
-        self._resumed = 0
+        self._roll = Roll()
         self._shard_size: int | None = None
 
     def run(self) -> dict[str, Any]:
@@ -170,7 +168,13 @@ class _Job:
         self._shard_size = self._shard_size or shard_size(model.rate)
         open_job(self._folder, self._settings(origin, pipeline), overwrite=options.overwrite)
         fidelity = asdict(model.fidelity) if model.fidelity else _ITSELF
-        job = Job(pipeline=pipeline, origin=origin, dtype=options.dtype, total=len(todo))
+        job = Job(
+            folder=self._folder,
+            pipeline=pipeline,
+            origin=origin,
+            dtype=options.dtype,
+            total=len(todo),
+        )
         counts = self._make_file(
             todo, model, job, plan, {"fidelity": json.dumps(fidelity)}, waiting
         )
@@ -182,7 +186,7 @@ class _Job:
             "images": counts["embedded"] + counts["failed"] + counts["no_face"],
             **counts,
             "ignored": self._source.ignored,
-            "resumed": self._resumed,
+            "resumed": self._roll.resumed,
             "kept": 0 if plan is None else plan.pictures,
             "removed": 0 if plan is None else plan.removed,
             "dim": model.embedding_dim,
@@ -193,7 +197,7 @@ class _Job:
             "batch_size": pipeline.batch_size,
             "fidelity": fidelity,
             "waited": asdict(waiting),
-            "made": len(todo) - self._resumed,
+            "made": len(todo) - self._roll.resumed,
         }
 
     def _settle(self) -> tuple[ModelOptions, PipelineOptions, Prepare]:
@@ -281,16 +285,17 @@ class _Job:
         crew = crew_for(model, self._options.model, len(todo))
 
         def report(progress: Progress) -> None:
-            self._progress(replace(progress, done=self._resumed + progress.done))
+            self._progress(replace(progress, done=self._roll.resumed + progress.done))
 
-        def make(follow: Callable[[Path], None]) -> dict[str, int]:
+        def make() -> dict[str, int]:
             make_shards(
-                self._missing(todo, follow),
+                split_into_shards(todo, self._shard_size),
                 job,
                 model,
                 self._options.model,
                 crew,
                 waiting=waiting,
+                named=self._roll.take,
                 progress=report,
             )
             self._progress(Progress("embed", len(todo), len(todo)))
@@ -301,15 +306,16 @@ class _Job:
             with MergeAhead(
                 out, job.origin, dtype=job.dtype, expected=len(todo), attributes=attributes
             ) as ahead:
-                counts = make(ahead.follow)
+                self._roll.follow = ahead.follow
+                counts = make()
                 began = time.monotonic()
                 ahead.finish()
         else:
-            counts = make(lambda _: None)
+            counts = make()
             began = time.monotonic()
             merge_shards(
                 out,
-                self._shards,
+                self._roll.paths(),
                 job.origin,
                 dtype=job.dtype,
                 expected=counts["faces"],
@@ -321,7 +327,7 @@ class _Job:
         return counts
 
     def _counted(self, plan: Plan | None) -> dict[str, int]:
-        counts = _count(self._shards)
+        counts = _count(self._roll.paths())
         if plan is not None:
             counts["embedded"] += plan.pictures
             counts["faces"] += int(plan.kept.rows.sum())
@@ -331,19 +337,8 @@ class _Job:
             self._give_up(counts)
         return counts
 
-    def _missing(self, todo: Sequence[Picture], follow: Callable[[Path], None]) -> Iterator[Part]:
-        for part in split_into_shards(self._folder, todo, self._shard_size):
-            assert part.path is not None
-            self._shards.append(part.path)
-            whole = is_whole(part.path)  # a damaged one is no longer there
-            follow(part.path)
-            if whole:
-                self._resumed += len(part.pictures)
-            else:
-                yield part
-
     def _give_up(self, counts: Mapping[str, int]) -> None:
-        reason = next((reason for path in self._shards for _, reason in _failed(path)), None)
+        reason = next((reason for path in self._roll.paths() for _, reason in _failed(path)), None)
         shutil.rmtree(self._folder)
         total = counts["failed"] + counts["no_face"]
         if not total:

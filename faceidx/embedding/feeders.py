@@ -25,8 +25,8 @@ from faceidx.children import Child, serve_parent
 from faceidx.embedding.crew import (
     Job,
     Line,
-    Made,
     Member,
+    Report,
     SharedParts,
     make,
     run_crew,
@@ -103,7 +103,7 @@ def make_by_feeders(
     model: FaceModel,
     *,
     waiting: Waiting,
-    report: Callable[[Made], None],
+    report: Report,
 ) -> None:
     """Make the shards of all parts by `count` processes, their batches by the model of this one.
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
 from faceidx.embedding.batches import Part
-from faceidx.embedding.crew import Job, Made, SharedParts, make
+from faceidx.embedding.crew import Job, News, SharedParts, make
 from faceidx.embedding.devices import make_on
 from faceidx.embedding.feeders import can_feed, make_by_feeders
 from faceidx.embedding.pipeline import Waiting
+from faceidx.embedding.shards import Named
 from faceidx.images.workers import usable_cores
 from faceidx.models.device import all_devices
 from faceidx.models.face_model import FaceModel
@@ -45,26 +46,33 @@ def make_shards(
     crew: Crew,
     *,
     waiting: Waiting,
+    named: Callable[[Named], None],
     progress: ProgressCallback,
 ) -> None:
-    """Make the shards of all parts, each written while the next is in the model.
+    """Make the shards of all parts that are not there, each written while the next is in the model.
 
     Args:
         parts: made when they are needed, in another thread.
         model: opened as `wanted`.
         waiting: gets what decoding, the model and writing took.
+        named: called for each part, in any order and thread, one call at a time.
     """
-    if not crew.several:
-        make(parts, model, job, waiting, progress=progress)
-        return
     done = failed = 0
 
-    def report(made: Made) -> None:
+    def report(news: News) -> None:
         nonlocal done, failed
-        done, failed = done + made.pictures, failed + made.failed
+        if isinstance(news, Named):
+            named(news)
+            return
+        if not crew.several:
+            return  # progress was told by batches
+        done, failed = done + news.pictures, failed + news.failed
         note = f"{failed} failed" if failed else ""
         progress(Progress("embed", done, job.total, note=note))
 
+    if not crew.several:
+        make(parts, model, job, waiting, report=report, progress=progress)
+        return
     shared = SharedParts(parts)
     if len(crew.devices) == 1:
         make_by_feeders(crew.feeders, shared, job, model, waiting=waiting, report=report)

@@ -14,10 +14,11 @@ import logging
 import shutil
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from faceidx.embedding.pipeline import Embedded, Waiting
 from faceidx.embedding.store import Column, EmbeddingFile, Left, Origin, write_embeddings
 from faceidx.errors import InputError
 from faceidx.files import FOLDER_MODE, whole_file
-from faceidx.images.sources import Picture
+from faceidx.images.pictures import Picture, keys_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ _SECONDS, _LARGER = 0.25, 4
 # No shard is larger than this many times the average; one in fifty would be.
 _LARGEST = 4
 _JOB = "job.json"
+
+Condition = Literal["missing", "whole", "damaged"]
 
 
 def partial_folder(out: Path) -> Path:
@@ -111,10 +114,8 @@ def shard_size(rate: float | None) -> int:
     return SHARD_SIZE * _LARGER if larger else SHARD_SIZE
 
 
-def split_into_shards(
-    folder: Path, pictures: Iterable[Picture], size: int | None = None
-) -> Iterator[Part]:
-    """Yield the pictures of each shard, and the file that they go into.
+def split_into_shards(pictures: Sequence[Picture], size: int | None = None) -> Iterator[Part]:
+    """Yield the pictures of each shard, which has no name yet.
 
     Where a shard ends is said by the hash of its last key: a picture that comes or goes changes one
     shard, and leaves those after it as they are.
@@ -123,26 +124,62 @@ def split_into_shards(
         size: pictures a shard, on average.
     """
     size = size or SHARD_SIZE
-    part: list[Picture] = []
-    number = 0
-    for picture in pictures:
-        part.append(picture)
-        is_end = zlib.crc32(picture.key.encode()) % size == 0
-        if is_end or len(part) == _LARGEST * size:
-            yield _shard(folder, number, part)
-            part, number = [], number + 1
-    if part:
-        yield _shard(folder, number, part)
+    begin = number = 0
+    for end, key in enumerate(keys_of(pictures), start=1):
+        if zlib.crc32(key) % size == 0 or end - begin == _LARGEST * size or end == len(pictures):
+            yield Part(pictures=pictures[begin:end], number=number)
+            begin, number = end, number + 1
 
 
-def _shard(folder: Path, number: int, pictures: list[Picture]) -> Part:
-    """A shard is named after what it is made of: keys, identities, sizes and times."""
+def name_shard(folder: Path, part: Part) -> Part:
+    """The part with the file that it goes into, which is named after what it is made of.
+
+    That is keys, identities, sizes and times.
+    """
+    pictures = list(part.pictures)
     stamps = [picture.stamp() for picture in pictures]
     digest = hashlib.sha256()
     for picture, stamp in zip(pictures, stamps, strict=True):
         digest.update(f"{picture.key}\0{picture.identity}\0{stamp}\0".encode())
     path = folder / f"shard-{digest.hexdigest()[:24]}.h5"
-    return Part(pictures=pictures, stamps=stamps, path=path)
+    return replace(part, pictures=pictures, stamps=stamps, path=path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """A shard has got its name, and this is how it was found."""
+
+    number: int
+    path: Path
+    pictures: int
+    condition: Condition
+
+
+class Roll:
+    """The shards of a job as they get their names, in any order."""
+
+    def __init__(self) -> None:
+        self.resumed = 0
+        """Pictures of shards that were there already."""
+        self.follow: Callable[[Path], None] = lambda _: None
+        """Called with each shard in the order of keys."""
+        self._paths: dict[int, Path] = {}
+        self._followed = 0
+
+    def take(self, named: Named) -> None:
+        """Take one in."""
+        if named.condition == "damaged":
+            logger.warning("the shard %s is damaged and is made anew", named.path.name)
+        elif named.condition == "whole":
+            self.resumed += named.pictures
+        self._paths[named.number] = named.path
+        while (path := self._paths.get(self._followed)) is not None:
+            self.follow(path)
+            self._followed += 1
+
+    def paths(self) -> list[Path]:
+        """All of them in the order of keys."""
+        return [self._paths[number] for number in range(len(self._paths))]
 
 
 def write_shard(path: Path, embedded: Embedded, origin: Origin, dtype: str) -> None:
@@ -194,19 +231,18 @@ class Committer:
         self._waiting.write += time.monotonic() - began
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a shard is there and as it was committed; a damaged one is removed."""
+def condition_of(path: Path) -> Condition:
+    """Whether a shard is there, as it was committed or damaged; a damaged one is removed."""
     if not path.exists():
-        return False
+        return "missing"
     try:
         with EmbeddingFile(path) as shard:
-            whole = shard.attribute("checksum") == _checksum(read_rows(shard), shard.left())
+            if shard.attribute("checksum") == _checksum(read_rows(shard), shard.left()):
+                return "whole"
     except InputError:
-        whole = False
-    if not whole:
-        logger.warning("the shard %s is damaged and is made anew", path.name)
-        path.unlink()
-    return whole
+        pass
+    path.unlink()
+    return "damaged"
 
 
 def read_rows(file: EmbeddingFile, rows: slice = slice(None)) -> dict[str, Column]:

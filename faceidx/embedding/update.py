@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +46,9 @@ class _Chosen(Sequence[Picture]):
 
     def __iter__(self) -> Iterator[Picture]:
         return (self._pictures[int(number)] for number in self._numbers)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (list(self),)  # another process needs none but these
 
 
 def plan_update(

@@ -68,8 +68,8 @@ class Picture:
 class Pictures(Sequence[Picture]):
     """Pictures in the order of the UTF-8 bytes of their keys, made from records as they are read.
 
-    Parts are as lazy as the whole. Handed to a child process as it is spawned, both stay as they
-    are, as long as `make` can be pickled; sent to a process in any other way they become a list.
+    Parts are as lazy as the whole. A child process that is being spawned gets what they stand for
+    with them, any other process their records, so `make` must be one that can be pickled.
     """
 
     def __init__(
@@ -78,7 +78,11 @@ class Pictures(Sequence[Picture]):
         make: Callable[[bytes], Picture],
         rows: range | None = None,
     ) -> None:
-        """Give the pictures of those `rows` of the records, by default of all."""
+        """Give the pictures of those `rows` of the records, by default of all.
+
+        Args:
+            records: each begins with its picture's key, and a zero byte where more follows.
+        """
         self._records, self._make = records, make
         self._rows = range(len(records)) if rows is None else rows
 
@@ -96,14 +100,33 @@ class Pictures(Sequence[Picture]):
         return self._make(self._records.read(row, row + 1)[0])
 
     def __iter__(self) -> Iterator[Picture]:
+        return map(self._make, self._read())
+
+    def keys(self) -> Iterator[bytes]:
+        """The keys alone, in UTF-8: a twentieth of the time that the pictures would take."""
+        return (record.partition(b"\0")[0] for record in self._read())
+
+    def _read(self) -> Iterator[bytes]:
         rows = self._rows
         if rows.step != 1:
-            yield from (self[number] for number in range(len(rows)))
+            for row in rows:
+                yield from self._records.read(row, row + 1)
             return
         for first in range(rows.start, rows.stop, _AHEAD):
-            yield from map(self._make, self._records.read(first, min(first + _AHEAD, rows.stop)))
+            yield from self._records.read(first, min(first + _AHEAD, rows.stop))
 
     def __reduce__(self) -> tuple[Any, ...]:
         if multiprocessing.context.get_spawning_popen() is not None:
             return Pictures, (self._records, self._make, self._rows)
-        return list, (list(self),)
+        return _sent, (list(self._read()), self._make)
+
+
+def _sent(records: list[bytes], make: Callable[[bytes], Picture]) -> Pictures:
+    return Pictures(Records(records), make)
+
+
+def keys_of(pictures: Sequence[Picture]) -> Iterator[bytes]:
+    """The keys of pictures, in UTF-8."""
+    if isinstance(pictures, Pictures):
+        return pictures.keys()
+    return (picture.key.encode() for picture in pictures)

@@ -169,7 +169,7 @@ def test_an_interrupt_is_130_and_the_same_command_goes_on(
         _, err = embed(pictures, "--out", tmp_path / "out.h5", code=130)
     assert "run the same command again to go on" in err
     result = embed.json(pictures, "--out", tmp_path / "out.h5")
-    first = next(shards.split_into_shards(tmp_path, open_source(pictures).pictures))
+    first = next(shards.split_into_shards(open_source(pictures).pictures))
     assert (result["resumed"], result["embedded"]) == (len(first.pictures), 11)
 
 

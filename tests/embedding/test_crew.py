@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import time
 from itertools import count
 from pathlib import Path
@@ -193,3 +194,44 @@ def test_shards_grow_with_the_rate_and_stay_as_they_were_begun(
 
 def _interrupted(*_: Any, **__: Any) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("crew", _CREWS)
+def test_several_processes_go_on_with_what_is_whole_and_make_anew_what_is_damaged(
+    crew: str,
+    many: Path,
+    fake_model_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    embed(_options(many, tmp_path / "one.h5", fake_model_file))
+    options = _options(many, tmp_path / "several.h5", fake_model_file)
+    with monkeypatch.context() as patch:
+        patch.setattr(module_of_embed, "merge_shards", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            embed(options)
+    whole, damaged = sorted((tmp_path / "several.h5.partial").glob("shard-*.h5"))[:2]
+    damaged.write_bytes(whole.read_bytes()[:-100])
+    _as_crew(monkeypatch, *_CREWS[crew])
+    resumed = embed(options)["resumed"]
+    assert 41 - 4 * shards.SHARD_SIZE <= resumed < 41
+    assert caplog.text.count("is damaged and is made anew") == 1
+    assert _content(tmp_path / "several.h5") == _content(tmp_path / "one.h5")
+
+
+def test_several_processes_bring_a_file_up_to_date(
+    many: Path, fake_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed(_options(many, tmp_path / "one.h5", fake_model_file))
+    shutil.copy(tmp_path / "one.h5", tmp_path / "several.h5")
+    for number in range(20):
+        draw(many / "more" / f"{number}.png", seed=number)
+    (many / "07.png").unlink()
+    for name in ("one.h5", "several.h5"):
+        options = _options(many, tmp_path / name, fake_model_file)
+        options.update = True
+        result = embed(options)
+        assert (result["embedded"], result["kept"], result["removed"]) == (59, 39, 1)
+        _as_crew(monkeypatch, *_CREWS["three that feed one"])
+    assert _content(tmp_path / "several.h5") == _content(tmp_path / "one.h5")

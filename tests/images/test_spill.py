@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import tarfile
 import tempfile
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 
 from faceidx.errors import InputError, JobError
 from faceidx.images import spill
-from faceidx.images.pictures import Picture, Pictures
+from faceidx.images.pictures import Picture, Pictures, keys_of
 from faceidx.images.sources import open_source
 from faceidx.images.spill import Records, Sorter
+from tests.conftest import draw
 
 
 def _records(count: int) -> list[bytes]:
@@ -113,11 +115,28 @@ def test_a_large_source_is_a_sequence_like_a_list(many: tuple[list[str], Picture
         pictures[200]
 
 
-def test_a_part_of_a_large_source_goes_to_another_process_as_a_list(
-    many: tuple[list[str], Pictures],
+@pytest.mark.parametrize("rows", [slice(20, 40), slice(0, 100, 7), slice(5, 5)])
+def test_a_part_of_a_large_source_goes_to_another_process_without_the_rest(
+    rows: slice, many: tuple[list[str], Pictures]
 ) -> None:
     _, pictures = many
-    assert pickle.loads(pickle.dumps(pictures[20:40])) == list(pictures)[20:40]
+    parcel = pickle.dumps(pictures[rows])
+    assert list(pickle.loads(parcel)) == list(pictures)[rows]
+    assert len(parcel) < 300 + 30 * len(pictures[rows])
+
+
+def test_keys_are_told_without_the_pictures(tmp_path: Path) -> None:
+    names = ["b/ü.jpg", "a.jpg", "b/%.png"]
+    for name in names:
+        draw(tmp_path / "in" / name, seed=1)
+    file = tmp_path / "list.csv"
+    file.write_text("path,identity\n" + "".join(f"in/{name},x\n" for name in names))
+    with tarfile.open(tmp_path / "one.tar", "w") as archive:
+        archive.add(tmp_path / "in", "in")
+    for source in ("in", "list.csv", "one.tar", "in/a.jpg"):
+        pictures = open_source(tmp_path / source).pictures
+        assert list(keys_of(pictures)) == [picture.key.encode() for picture in pictures]
+        assert list(keys_of(pictures[1:])) == [picture.key.encode() for picture in pictures[1:]]
 
 
 @pytest.mark.parametrize("again", [(3, 9), (3, 9, 12), (12, 20, 3)])
