@@ -48,28 +48,29 @@ def find_pictures(root: Path, *, follow_links: bool, passed: Passed) -> Iterator
         stack = [(prefix, _entries(folder, is_root=not prefix))]
         while stack:
             prefix, entries = stack[-1]
-            entry = next(entries, None)
-            if entry is None:
-                stack.pop()
-                continue
-            key = prefix + escape_bytes(os.fsencode(entry.name))
-            hidden = entry.name.startswith(".")
-            if entry.is_dir(follow_symlinks=False):
-                if hidden:
+            for entry in entries:
+                name = entry.name
+                key = prefix + (name if _is_plain(name) else escape_bytes(os.fsencode(name)))
+                hidden = name.startswith(".")
+                if entry.is_file(follow_symlinks=False) or not _is_folder(entry):
+                    if hidden or not is_picture_name(key):
+                        passed.ignored += 1
+                        passed.shards += key.endswith(".tar")
+                    else:
+                        yield key
+                elif entry.is_symlink():
+                    if follow_links and not hidden:
+                        heapq.heappush(links, (f"{key}/", entry.path))
+                    else:
+                        passed.unfollowed += 1
+                elif hidden:
                     passed.hidden += 1
                 elif not follow_links or _first_visit(entry.path, entered):
                     whole = len(stack) >= _OPEN_AT_ONCE
                     stack.append((f"{key}/", _entries(entry.path, whole=whole)))
-            elif entry.is_symlink() and _is_folder(entry):
-                if follow_links and not hidden:
-                    heapq.heappush(links, (f"{key}/", entry.path))
-                else:
-                    passed.unfollowed += 1
-            elif hidden or not is_picture_name(key):
-                passed.ignored += 1
-                passed.shards += key.endswith(".tar")
+                    break
             else:
-                yield key
+                stack.pop()
 
 
 def _first_visit(folder: str, entered: set[tuple[int, int]]) -> bool:
@@ -102,8 +103,13 @@ def _entries(
     yield from held
 
 
-def _is_folder(link: os.DirEntry[str]) -> bool:
+def _is_plain(name: str) -> bool:
+    """Whether a name is its own key, as nearly all are."""
+    return name.isascii() and "%" not in name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        return link.is_dir()
+        return entry.is_dir()
     except OSError:
         return False  # a circle of links: a picture by name still fails when decoded

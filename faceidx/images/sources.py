@@ -154,8 +154,8 @@ def _not_empty(images: Path, source: Source) -> Source:
 def _open_folder(root: Path, follow_links: bool, spill: Path | None) -> Source:
     passed = Passed()
     sorter = Sorter(spill)
-    for key in find_pictures(root, follow_links=follow_links, passed=passed):
-        sorter.add(key.encode())
+    found = find_pictures(root, follow_links=follow_links, passed=passed)
+    sorter.extend(map(str.encode, found))
     if passed.unfollowed:
         logger.warning("%d links to folders were not followed", passed.unfollowed)
     if passed.hidden:

@@ -15,17 +15,21 @@ import weakref
 from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import IO, Any
 
 from faceidx.errors import JobError
 
-# Records that are sorted, or kept, in memory: some 5 MB as names go, and a bound for long ones.
-RUN = 50_000
-_RUN_BYTES = 1 << 23
-# Bytes of each run that are in memory while runs are merged: 10 million records are 200 runs.
-_CHUNK = 1 << 15
+# Records that are sorted, or kept, in memory: some 70 MB as names go, and a bound for long ones. To
+# write, merge and write again takes as long as to find them, which a fast GPU would wait for.
+RUN = 1_000_000
+_RUN_BYTES = 1 << 25
+# Records that are taken in, or written, at once.
+_PART = 1024
+# Bytes of each run that are in memory while runs are merged: 100 million records are 100 runs.
+_CHUNK = 1 << 16
 # Every so many records the place of one is remembered; what lies between is read along with it.
 _BLOCK = 64
 _LENGTH = struct.Struct("<I")
@@ -48,10 +52,10 @@ class Records:
         self._file: _Nameless | None = None
         self._places = array("Q")  # of the first record of each block, and of the end
         self._count = kept_bytes = 0
-        for record in records:
-            self._kept.append(record)
-            self._count += 1
-            kept_bytes += len(record)
+        for part in _parts(records):
+            self._kept += part
+            self._count += len(part)
+            kept_bytes += sum(map(len, part))
             if _is_full(self._kept, kept_bytes):
                 self._write(folder)
                 kept_bytes = 0
@@ -107,6 +111,14 @@ class Sorter:
         if _is_full(self._run, self._run_bytes):
             self._write()
 
+    def extend(self, records: Iterable[bytes]) -> None:
+        """Take many records in; raises as `add` does."""
+        for part in _parts(records):
+            self._run += part
+            self._run_bytes += sum(map(len, part))
+            if _is_full(self._run, self._run_bytes):
+                self._write()
+
     def merged(self) -> Iterator[bytes]:
         """All records in order; called once, when all are in."""
         if self._file is None:
@@ -122,6 +134,12 @@ class Sorter:
         self._file.append(self._run)
         self._ends.append(self._file.size)
         self._run, self._run_bytes = [], 0
+
+
+def _parts(records: Iterable[bytes]) -> Iterator[list[bytes]]:
+    source = iter(records)
+    while part := list(islice(source, min(_PART, RUN))):
+        yield part
 
 
 def _is_full(records: list[bytes], size: int) -> bool:
@@ -152,11 +170,12 @@ class _Nameless:
         return _Nameless, (self._folder, (DupFd(self._file.fileno()), self.size))
 
     def append(self, records: list[bytes]) -> None:
-        left = memoryview(b"".join(_joined(records)))
-        self.size += len(left)
-        with self._reasons():
-            while left:
-                left = left[self._file.write(left) :]
+        for part in _parts(records):
+            left = memoryview(b"".join([x for r in part for x in (_LENGTH.pack(len(r)), r)]))
+            self.size += len(left)
+            with self._reasons():
+                while left:
+                    left = left[self._file.write(left) :]
 
     def read(self, size: int, place: int) -> bytes:
         """Bytes at a place, without moving one: threads and child processes share the file."""
@@ -180,12 +199,6 @@ class _Nameless:
                 f"{self._folder or tempfile.gettempdir()}: {error.strerror or error}; set TMPDIR "
                 "to a folder with room"
             ) from error
-
-
-def _joined(records: Iterable[bytes]) -> Iterator[bytes]:
-    for record in records:
-        yield _LENGTH.pack(len(record))
-        yield record
 
 
 def _split(data: bytes) -> Iterator[bytes]:

@@ -148,6 +148,9 @@ class _Worker:
     def is_alive(self) -> bool:
         return self._child.is_alive()
 
+    def close(self) -> None:
+        self._child.connection.close()
+
     def end(self) -> int:
         return self._child.end()
 
@@ -180,6 +183,8 @@ def _give_back(worker: _Worker) -> None:
 
 
 def _end_all() -> None:
+    for worker in _idle:
+        worker.close()  # all of them first, so that they end side by side
     while _idle:
         _idle.pop().end()
 

@@ -58,8 +58,7 @@ def test_what_is_spilled_is_in_the_folder_given_and_has_no_name(
 
     monkeypatch.setattr(tempfile, "TemporaryFile", watched)
     sorter = Sorter(tmp_path)
-    for record in _records(50):
-        sorter.add(record)
+    sorter.extend(_records(50))
     records = Records(sorter.merged(), tmp_path)
     assert len(records) == 50
     assert opened == [0o600, 0o600]
