@@ -17,10 +17,11 @@ both as ONNX files of 112 pixels:
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,6 +134,14 @@ def untrained(name: str, pictures: np.ndarray, temporary: Path) -> Path:
     path = temporary / f"{name}.safetensors"
     write_model(path, ModelFile(record=record, backbone=backbone.state_dict(), head={}))
     return path
+
+
+def link_pictures(folder: Path, paths: Sequence[Path], count: int) -> None:
+    """Fill a folder with hard links to some pictures, a thousand in each of its folders."""
+    for number in range(count):
+        home = folder / f"{number // 1000:04d}"
+        home.mkdir(parents=True, exist_ok=True)
+        os.link(paths[number % len(paths)], home / f"{number:08d}.jpg")
 
 
 def run(

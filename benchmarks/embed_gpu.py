@@ -18,7 +18,6 @@ The share of the card's matrix rate is that of the network's products, norms and
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -30,7 +29,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from embed import DATA, untrained
+from embed import DATA, link_pictures, untrained
 from torch.utils.flop_counter import FlopCounterMode
 from train import matrix_rate
 
@@ -60,10 +59,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         links = Path(temporary, "pictures")
         paths = sorted(given.folder.rglob("*.jpg"))
-        for number in range(given.pictures):
-            home = links / f"{number // 1000:04d}"
-            home.mkdir(parents=True, exist_ok=True)
-            os.link(paths[number % len(paths)], home / f"{number:08d}.jpg")
+        link_pictures(links, paths, given.pictures)
         pictures = np.stack([decode(path) for path in paths[:BATCH]])
         for name in given.networks.split(","):
             compare(name, pictures, links, Path(temporary), given.runs, given.feeders or [0])
