@@ -19,7 +19,8 @@ from typing import Any
 from faceidx.children import Child
 from faceidx.embedding.batches import Part
 from faceidx.embedding.pipeline import PipelineOptions, Waiting, embed_parts
-from faceidx.embedding.shards import Committer, Named, condition_of, name_shard
+from faceidx.embedding.roll import Made, Named, News
+from faceidx.embedding.shards import Committer, counts_of, find_shard, name_shard
 from faceidx.embedding.store import Origin
 from faceidx.errors import FaceidxError, JobError
 from faceidx.images.workers import usable_cores
@@ -42,15 +43,6 @@ class Job:
     """Pictures that all shards are for, as far as is known."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Made:
-    """A shard that was committed."""
-
-    pictures: int
-    failed: int
-
-
-News = Named | Made
 Report = Callable[[News], None]
 
 
@@ -260,13 +252,14 @@ def make(
         for part in parts:
             named = name_shard(job.folder, part)
             assert named.path is not None
-            condition = condition_of(named.path)
+            condition, counts = find_shard(named.path)
             report(
                 Named(
                     number=part.number,
                     path=named.path,
                     pictures=len(part.pictures),
                     condition=condition,
+                    counts=counts,
                 )
             )
             if condition != "whole":
@@ -277,4 +270,4 @@ def make(
             missing(), model, job.pipeline, total=job.total, waiting=waiting, progress=progress
         ):
             committer.commit(part, embedded)
-            report(Made(pictures=len(part.pictures), failed=len(embedded.left.failed)))
+            report(Made(pictures=len(part.pictures), counts=counts_of(embedded)))

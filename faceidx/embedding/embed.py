@@ -25,8 +25,8 @@ from faceidx.embedding.pipeline import (
     origin_of,
     prepare_of,
 )
+from faceidx.embedding.roll import Counts, Roll
 from faceidx.embedding.shards import (
-    Roll,
     open_job,
     partial_folder,
     read_job,
@@ -179,12 +179,15 @@ class _Job:
             todo, model, job, plan, {"fidelity": json.dumps(fidelity)}, waiting
         )
         shutil.rmtree(self._folder)
-        if warning := photo_warning(counts.pop("far"), counts["embedded"], model):
+        if warning := photo_warning(counts.far, counts.embedded, model):
             logger.warning(warning)
         return {
             "out": str(options.out),
-            "images": counts["embedded"] + counts["failed"] + counts["no_face"],
-            **counts,
+            "images": counts.embedded + counts.failed + counts.no_face,
+            "embedded": counts.embedded,
+            "faces": counts.faces,
+            "failed": counts.failed,
+            "no_face": counts.no_face,
             "ignored": self._source.ignored,
             "resumed": self._roll.resumed,
             "kept": 0 if plan is None else plan.pictures,
@@ -280,14 +283,14 @@ class _Job:
         plan: Plan | None,
         attributes: Mapping[str, str],
         waiting: Waiting,
-    ) -> dict[str, int]:
+    ) -> Counts:
         """Make the shards that are not there yet, and the file of them all; return its counts."""
         crew = crew_for(model, self._options.model, len(todo))
 
         def report(progress: Progress) -> None:
             self._progress(replace(progress, done=self._roll.resumed + progress.done))
 
-        def make() -> dict[str, int]:
+        def make() -> Counts:
             make_shards(
                 split_into_shards(todo, self._shard_size),
                 job,
@@ -295,7 +298,7 @@ class _Job:
                 self._options.model,
                 crew,
                 waiting=waiting,
-                named=self._roll.take,
+                report=self._roll.take,
                 progress=report,
             )
             self._progress(Progress("embed", len(todo), len(todo)))
@@ -318,7 +321,7 @@ class _Job:
                 self._roll.paths(),
                 job.origin,
                 dtype=job.dtype,
-                expected=counts["faces"],
+                expected=counts.faces,
                 kept=None if plan is None else plan.kept,
                 picture_of=job.pipeline.picture_of,
                 attributes=attributes,
@@ -326,21 +329,18 @@ class _Job:
         waiting.write += time.monotonic() - began
         return counts
 
-    def _counted(self, plan: Plan | None) -> dict[str, int]:
-        counts = _count(self._roll.paths())
+    def _counted(self, plan: Plan | None) -> Counts:
+        counts = self._roll.counts
         if plan is not None:
-            counts["embedded"] += plan.pictures
-            counts["faces"] += int(plan.kept.rows.sum())
-            counts["failed"] += len(plan.kept.left.failed)
-            counts["no_face"] += len(plan.kept.left.no_face)
-        if not counts["embedded"]:
+            counts.add(plan.counts())
+        if not counts.embedded:
             self._give_up(counts)
         return counts
 
-    def _give_up(self, counts: Mapping[str, int]) -> None:
+    def _give_up(self, counts: Counts) -> None:
         reason = next((reason for path in self._roll.paths() for _, reason in _failed(path)), None)
         shutil.rmtree(self._folder)
-        total = counts["failed"] + counts["no_face"]
+        total = counts.failed + counts.no_face
         if not total:
             raise InputError(f"{self._options.out} would hold nothing: all its pictures are gone")
         raise JobError(
@@ -379,19 +379,6 @@ def _sample(pictures: Sequence[Picture], prepare: Prepare, count: int) -> np.nda
                 break
     height, width = prepare.size
     return np.stack(crops[:count]) if crops else np.empty((0, height, width, 3), np.uint8)
-
-
-def _count(shards: Sequence[Path]) -> dict[str, int]:
-    counts = {"embedded": 0, "faces": 0, "failed": 0, "no_face": 0, "far": 0}
-    for path in shards:
-        with EmbeddingFile(path) as shard:
-            left = shard.left()
-            counts["embedded"] += int(shard.attribute("pictures", shard.count))
-            counts["faces"] += shard.count
-            counts["failed"] += len(left.failed)
-            counts["no_face"] += len(left.no_face)
-            counts["far"] += int(shard.attribute("far", 0))
-    return counts
 
 
 def _failed(shard: Path) -> list[tuple[str, str]]:

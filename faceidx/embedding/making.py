@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
 from faceidx.embedding.batches import Part
-from faceidx.embedding.crew import Job, News, SharedParts, make
+from faceidx.embedding.crew import Job, Report, SharedParts, make
 from faceidx.embedding.devices import make_on
 from faceidx.embedding.feeders import can_feed, make_by_feeders
 from faceidx.embedding.pipeline import Waiting
-from faceidx.embedding.shards import Named
+from faceidx.embedding.roll import Named, News
 from faceidx.images.workers import usable_cores
 from faceidx.models.device import all_devices
 from faceidx.models.face_model import FaceModel
@@ -46,7 +46,7 @@ def make_shards(
     crew: Crew,
     *,
     waiting: Waiting,
-    named: Callable[[Named], None],
+    report: Report,
     progress: ProgressCallback,
 ) -> None:
     """Make the shards of all parts that are not there, each written while the next is in the model.
@@ -55,34 +55,31 @@ def make_shards(
         parts: made when they are needed, in another thread.
         model: opened as `wanted`.
         waiting: gets what decoding, the model and writing took.
-        named: called for each part, in any order and thread, one call at a time.
+        report: called for each part when it is named, and for each shard when it is made; by any
+            thread.
     """
-    done = failed = 0
-
-    def report(news: News) -> None:
-        nonlocal done, failed
-        if isinstance(news, Named):
-            named(news)
-            return
-        if not crew.several:
-            return  # progress was told by batches
-        done, failed = done + news.pictures, failed + news.failed
-        note = f"{failed} failed" if failed else ""
-        progress(Progress("embed", done, job.total, note=note))
-
     if not crew.several:
         make(parts, model, job, waiting, report=report, progress=progress)
         return
+    done = failed = 0
+
+    def told(news: News) -> None:
+        nonlocal done, failed
+        report(news)
+        if isinstance(news, Named):
+            return
+        done, failed = done + news.pictures, failed + news.counts.failed
+        note = f"{failed} failed" if failed else ""
+        progress(Progress("embed", done, job.total, note=note))
+
     shared = SharedParts(parts)
     if len(crew.devices) == 1:
-        make_by_feeders(crew.feeders, shared, job, model, waiting=waiting, report=report)
+        make_by_feeders(crew.feeders, shared, job, model, waiting=waiting, report=told)
         return
     settled = replace(
         wanted, engine=model.engine, precision=model.precision, compiled=model.compiled
     )
-    make_on(
-        crew.devices, shared, job, settled, feeders=crew.feeders, waiting=waiting, report=report
-    )
+    make_on(crew.devices, shared, job, settled, feeders=crew.feeders, waiting=waiting, report=told)
 
 
 def crew_for(model: FaceModel, wanted: ModelOptions, pictures: int) -> Crew:

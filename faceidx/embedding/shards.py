@@ -10,26 +10,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from faceidx.embedding.batches import Part
 from faceidx.embedding.pipeline import Embedded, Waiting
+from faceidx.embedding.roll import Condition, Counts
 from faceidx.embedding.store import Column, EmbeddingFile, Left, Origin, write_embeddings
 from faceidx.errors import InputError
 from faceidx.files import FOLDER_MODE, whole_file
 from faceidx.images.pictures import Picture, keys_of
-
-logger = logging.getLogger(__name__)
 
 # Pictures a shard, on average: what an interruption can cost, against the price of a file and of a
 # last batch that is not full.
@@ -39,8 +37,6 @@ _SECONDS, _LARGER = 0.25, 4
 # No shard is larger than this many times the average; one in fifty would be.
 _LARGEST = 4
 _JOB = "job.json"
-
-Condition = Literal["missing", "whole", "damaged"]
 
 
 def partial_folder(out: Path) -> Path:
@@ -145,43 +141,6 @@ def name_shard(folder: Path, part: Part) -> Part:
     return replace(part, pictures=pictures, stamps=stamps, path=path)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Named:
-    """A shard has got its name, and this is how it was found."""
-
-    number: int
-    path: Path
-    pictures: int
-    condition: Condition
-
-
-class Roll:
-    """The shards of a job as they get their names, in any order."""
-
-    def __init__(self) -> None:
-        self.resumed = 0
-        """Pictures of shards that were there already."""
-        self.follow: Callable[[Path], None] = lambda _: None
-        """Called with each shard in the order of keys."""
-        self._paths: dict[int, Path] = {}
-        self._followed = 0
-
-    def take(self, named: Named) -> None:
-        """Take one in."""
-        if named.condition == "damaged":
-            logger.warning("the shard %s is damaged and is made anew", named.path.name)
-        elif named.condition == "whole":
-            self.resumed += named.pictures
-        self._paths[named.number] = named.path
-        while (path := self._paths.get(self._followed)) is not None:
-            self.follow(path)
-            self._followed += 1
-
-    def paths(self) -> list[Path]:
-        """All of them in the order of keys."""
-        return [self._paths[number] for number in range(len(self._paths))]
-
-
 def write_shard(path: Path, embedded: Embedded, origin: Origin, dtype: str) -> None:
     """Commit a shard: from now on it is never made again."""
     rows = embedded.rows()
@@ -231,18 +190,34 @@ class Committer:
         self._waiting.write += time.monotonic() - began
 
 
-def condition_of(path: Path) -> Condition:
-    """Whether a shard is there, as it was committed or damaged; a damaged one is removed."""
+def find_shard(path: Path) -> tuple[Condition, Counts]:
+    """Whether a shard is there, as it was committed or damaged, and what it holds.
+
+    A damaged one is removed.
+    """
     if not path.exists():
-        return "missing"
+        return "missing", Counts()
     try:
         with EmbeddingFile(path) as shard:
-            if shard.attribute("checksum") == _checksum(read_rows(shard), shard.left()):
-                return "whole"
+            left = shard.left()
+            if shard.attribute("checksum") == _checksum(read_rows(shard), left):
+                pictures = int(shard.attribute("pictures", shard.count))
+                far = int(shard.attribute("far", 0))
+                return "whole", _counts(pictures, shard.count, left, far)
     except InputError:
         pass
     path.unlink()
-    return "damaged"
+    return "damaged", Counts()
+
+
+def counts_of(embedded: Embedded) -> Counts:
+    """What the shard of these embeddings holds."""
+    return _counts(embedded.pictures, len(embedded.paths), embedded.left, embedded.far)
+
+
+def _counts(pictures: int, faces: int, left: Left, far: int) -> Counts:
+    failed, no_face = len(left.failed), len(left.no_face)
+    return Counts(embedded=pictures, faces=faces, failed=failed, no_face=no_face, far=far)
 
 
 def read_rows(file: EmbeddingFile, rows: slice = slice(None)) -> dict[str, Column]:

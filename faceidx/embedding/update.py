@@ -11,6 +11,7 @@ import numpy as np
 
 from faceidx.embedding.merge import Kept
 from faceidx.embedding.pipeline import PipelineOptions
+from faceidx.embedding.roll import Counts
 from faceidx.embedding.store import EmbeddingFile, Left
 from faceidx.errors import InputError
 from faceidx.images.pictures import Picture
@@ -28,6 +29,16 @@ class Plan:
     """Pictures whose rows are kept."""
     removed: int
     """Pictures of the file that the source does not hold any more."""
+
+    def counts(self) -> Counts:
+        """What is kept."""
+        left = self.kept.left
+        return Counts(
+            embedded=self.pictures,
+            faces=int(self.kept.rows.sum()),
+            failed=len(left.failed),
+            no_face=len(left.no_face),
+        )
 
 
 class _Chosen(Sequence[Picture]):
