@@ -16,6 +16,7 @@ from faceidx.embedding.embed import EmbedOptions, embed
 from faceidx.embedding.making import Crew
 from faceidx.embedding.pipeline import PipelineOptions
 from faceidx.errors import InputError, JobError
+from faceidx.images.pictures import Picture
 from faceidx.models.open import ModelOptions
 from faceidx.models.torch_model import TorchModel
 from faceidx.progress import Progress
@@ -235,3 +236,17 @@ def test_several_processes_bring_a_file_up_to_date(
         assert (result["embedded"], result["kept"], result["removed"]) == (59, 39, 1)
         _as_crew(monkeypatch, *_CREWS["three that feed one"])
     assert _content(tmp_path / "several.h5") == _content(tmp_path / "one.h5")
+
+
+def test_the_process_with_the_model_leaves_the_files_of_pictures_to_those_that_feed_it(
+    many: Path, fake_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(_: Picture) -> str:
+        raise AssertionError("a picture's file was asked for its size and time")
+
+    monkeypatch.setattr(Picture, "stamp", asked)
+    options = _options(many, tmp_path / "out.h5", fake_model_file)
+    with pytest.raises(AssertionError):
+        embed(options)
+    _as_crew(monkeypatch, *_CREWS["three that feed one"])
+    assert embed(options)["embedded"] == 40
