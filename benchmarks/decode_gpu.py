@@ -9,8 +9,8 @@
   number of threads decodes as many as it takes.
 
 That the card wins would take: more pictures a second than the cores decode, a network that is not
-slowed by more than that gains, and embeddings that stay the same. Of the last the least cosine is told, with the
-differences of the pixels. It needs torchcodec, which the package does not.
+slowed by more than that gains, and embeddings that stay the same. Of the last the least cosine is
+told, with the differences of the pixels. It needs torchcodec, which the package does not.
 """
 
 from __future__ import annotations
