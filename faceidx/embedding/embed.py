@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -42,7 +42,7 @@ from faceidx.images.prepare import Prepare
 from faceidx.images.sources import Picture, Source, open_source
 from faceidx.images.workers import Workers
 from faceidx.models.choose import choose_model, sample_size
-from faceidx.models.face_model import FaceModel
+from faceidx.models.face_model import Compiled, FaceModel
 from faceidx.models.open import ModelOptions, model_shape
 from faceidx.progress import Progress, ProgressCallback, silent
 
@@ -215,7 +215,7 @@ class _Job:
             wanted,
             engine=_unless_auto(wanted.engine, before.get("engine")),
             precision=_unless_auto(wanted.precision, before.get("precision")),
-            compiled=before.get("compiled") if wanted.compiled is None else wanted.compiled,
+            compiled=_compiled(before) if wanted.compiled is None else wanted.compiled,
         )
         size = pipeline.batch_size or before.get("batch_size")
         preprocessing, template = model_shape(wanted)
@@ -360,6 +360,11 @@ _MAY_CHANGE = {
 
 def _unless_auto(wanted: str, recorded: object) -> str:
     return str(recorded) if wanted == "auto" and recorded else wanted
+
+
+def _compiled(recorded: Mapping[str, Any]) -> Compiled | None:
+    compiled = recorded.get("compiled")
+    return compiled if compiled in get_args(Compiled) else None
 
 
 def _stamp(path: Path) -> str:

@@ -14,18 +14,19 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from faceidx.errors import FaceidxError
 from faceidx.models.device import resolve_device
 from faceidx.models.engines import Way, build, fast_precisions, natural
-from faceidx.models.face_model import FaceModel
+from faceidx.models.face_model import Compiled, FaceModel
 from faceidx.models.fidelity import Fidelity, compare
+from faceidx.models.measure import Trial, measure_apart, rate_of
 from faceidx.models.open import ModelOptions, open_exact, open_model
 from faceidx.models.openvino_model import is_installed
-from faceidx.models.remembered import Measured, keep, machine_key, recall
+from faceidx.models.remembered import CLOSED, Measured, keep, machine_key, recall
 
 __all__ = ["Fidelity", "choose_model", "sample_size"]
 
@@ -39,10 +40,10 @@ LEAST_COSINE = 0.999
 _SHARE, _FEWEST, _MOST = 32, 4, 64
 # Below so many pictures measuring takes longer than it can save.
 _WORTH_MEASURING = 5000
-_MEASURED_SECONDS = 1.0
-# What compiling takes and gains for an iresnet50 on two cores (benchmarks/results.md), to tell
-# whether it is worth trying where it was not measured yet.
-_COMPILE_SECONDS, _COMPILE_GAIN = 45.0, 1.15
+# What it takes to compile and to try it, and what that gains, on two cores (benchmarks/results.md):
+# to tell whether it is worth trying where it was not measured yet. By torch for an iresnet50; as
+# oneDNN's graph, which small networks gain from, for a MobileFaceNet.
+_COMPILING: dict[Compiled, tuple[float, float]] = {True: (45.0, 1.15), "onednn": (6.0, 1.2)}
 
 
 def choose_model(
@@ -73,7 +74,8 @@ def choose_model(
         return open_model(options)
     device = resolve_device(options.device)
     exact = open_exact(options)
-    trial = _Trial(
+    trial = _Trials(
+        options=options,
         exact=exact,
         device=device,
         batch_size=batch_size,
@@ -85,14 +87,15 @@ def choose_model(
         model = trial.built(ways[0])
         model.fidelity = trial.fidelity(ways[0])
         if device.startswith("cuda") and images >= _WORTH_MEASURING:
-            model.rate = trial.rate(model)
+            model.rate = rate_of(model, trial.sample)
         return model
     key = machine_key(exact.weights, exact.preprocessing, device)
     known = recall(key) if remember else {}
     if images >= _WORTH_MEASURING:
         trial.measure([way for way in ways if not way.compiled], known)
-        if any(_compile_pays(way, known, images) for way in ways):
-            trial.measure([way for way in ways if way.compiled], known)
+        for way in ways:
+            if way.compiled and _compiling_pays(way, known, images):
+                trial.measure([way], known)
         if remember and trial.news:
             keep(key, known)
     model = trial.choose(_ordered(ways, known, images), may_be_untrue=options.precision != "auto")
@@ -107,9 +110,10 @@ def sample_size(images: int) -> int:
 
 
 @dataclass(kw_only=True)
-class _Trial:
+class _Trials:
     """Ways to run a model, built and tried on a few pictures."""
 
+    options: ModelOptions
     exact: FaceModel
     device: str
     batch_size: int | None
@@ -147,32 +151,28 @@ class _Trial:
         for way in ways:
             if str(way) in known:
                 continue
+            best = max((m.rate for m in known.values()), default=0.0)
             try:
-                model = self.built(way)
-                best = max((m.rate for m in known.values()), default=0.0)
-                rate = self.rate(model, enough=best / 2)
+                known[str(way)] = self._measured(way, best / 2)
             except FaceidxError as error:  # a way that is closed here
                 logger.debug("%s: %s", way, error)
                 continue
-            known[str(way)] = Measured(rate=rate, seconds=self._seconds[way])
             self.news = True
 
-    def rate(self, model: FaceModel, enough: float = 0.0) -> float:
-        """Images/s of a model; of one that is slower than `enough`, only roughly."""
-        # A GPU takes as long for half a batch where its kernels were settled for a whole one.
-        whole = self.device.startswith("cuda")
-        count = max(1, model.best_batch // (1 if whole else 2))
-        batch = np.resize(self.sample, (count, *self.sample.shape[1:]))
-        best, spent = math.inf, 0.0
-        for run in range(1000):
-            began = time.perf_counter()
-            model.raw_embed(batch)
-            seconds = time.perf_counter() - began
-            best, spent = min(best, seconds), spent + seconds
-            # The first run sets things up, and is no measurement of any but a slow model.
-            if (run and spent > _MEASURED_SECONDS) or (not run and count / seconds < enough / 2):
-                break
-        return count / best
+    def _measured(self, way: Way, enough: float) -> Measured:
+        if way.compiled == "onednn":  # what is seldom used crashes more often than the rest
+            return measure_apart(
+                Trial(
+                    options=self.options,
+                    way=way,
+                    device=self.device,
+                    batch_size=self.batch_size,
+                    sample=self.sample,
+                    enough=enough,
+                )
+            )
+        rate = rate_of(self.built(way), self.sample, enough=enough)
+        return Measured(rate=rate, seconds=self._seconds[way])
 
     def choose(self, ways: list[Way], *, may_be_untrue: bool) -> FaceModel:
         """The first way that can be built and is true to float32.
@@ -214,30 +214,38 @@ def _ways(exact: FaceModel, options: ModelOptions, device: str) -> list[Way]:
             engines = [*extra, "onnx"]
     if options.precision == "auto":
         precisions = [*fast, "fp32"]
-    compiled = [False, True] if options.compiled is None else [options.compiled]
-    ways = [
-        Way(engine=engine, precision=precision, compiled=c)
+    return [
+        Way(engine=engine, precision=precision, compiled=compiled)
         for precision in precisions
         for engine in engines
-        for c in (compiled if engine == "torch" and precision != "int8" else [False])
+        for compiled in _compilers(options, engine, precision, device, first=precisions[0])
         if engine != "onnx" or precision in ("fp32", "int8") or options.precision != "auto"
     ]
-    if options.compiled is None:  # one precision is compiled for trial, not two
-        ways = [w for w in ways if not w.compiled or w.precision == precisions[0]]
-    return ways
 
 
-def _compile_pays(way: Way, known: dict[str, Measured], images: int) -> bool:
+def _compilers(
+    options: ModelOptions, engine: str, precision: str, device: str, *, first: str
+) -> list[Compiled]:
+    if engine != "torch" or precision == "int8":
+        return [False]
+    if options.compiled is not None:
+        return [options.compiled]
+    if precision != first:  # one precision is compiled for trial, not two
+        return [False]
+    return [False, "onednn", True] if (device, precision) == ("cpu", "bf16") else [False, True]
+
+
+def _compiling_pays(way: Way, known: dict[str, Measured], images: int) -> bool:
     """Whether so many pictures may be done sooner by a way that is to be compiled first."""
-    if not way.compiled or str(way) in known:
+    if str(way) in known:
         return False
-    plain = [m for name, m in known.items() if "compiled" not in name]
-    if not plain:
+    fastest = max((m.rate for m in known.values()), default=0.0)
+    if not fastest:
         return True
-    fastest = max(m.rate for m in plain)
-    same = known.get(str(Way(engine=way.engine, precision=way.precision)))
-    hoped = same.rate * _COMPILE_GAIN if same else fastest
-    return images / hoped + _COMPILE_SECONDS < images / fastest
+    same = known.get(str(replace(way, compiled=False)))
+    seconds, gain = _COMPILING[way.compiled]
+    hoped = same.rate * gain if same else fastest
+    return images / hoped + seconds < images / fastest
 
 
 def _ordered(ways: list[Way], known: dict[str, Measured], images: int) -> list[Way]:
@@ -247,4 +255,8 @@ def _ordered(ways: list[Way], known: dict[str, Measured], images: int) -> list[W
         measured = known.get(str(way))
         return math.inf if measured is None else measured.seconds + images / measured.rate
 
-    return sorted(ways, key=lambda way: (done(way), way.compiled))
+    def is_open(way: Way) -> bool:
+        untried = CLOSED if way.compiled == "onednn" else None  # it may crash
+        return known.get(str(way), untried) != CLOSED
+
+    return sorted(filter(is_open, ways), key=lambda way: (done(way), bool(way.compiled)))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from faceidx.errors import InputError
-from faceidx.models.face_model import FaceModel
+from faceidx.models.face_model import Compiled, FaceModel
 from faceidx.models.onnx_model import OnnxModel, open_session, runs_on_gpu
 from faceidx.models.remembered import processor
 
@@ -31,10 +31,11 @@ class Way:
 
     engine: str
     precision: str
-    compiled: bool = False
+    compiled: Compiled = False
 
     def __str__(self) -> str:
-        return f"{self.engine} {self.precision}{' compiled' if self.compiled else ''}"
+        compiled = {False: "", True: " compiled", "onednn": " as oneDNN's graph"}[self.compiled]
+        return f"{self.engine} {self.precision}{compiled}"
 
 
 def build(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from faceidx.models.record import Head, fingerprint
 
 if TYPE_CHECKING:
     from faceidx.models.fidelity import Fidelity
+
+Compiled: TypeAlias = Literal[False, True, "onednn"]
+"""Whether torch compiled a network before it ran it: by its own compiler, or as oneDNN's graph."""
 
 
 @dataclass(kw_only=True)
@@ -37,8 +40,8 @@ class FaceModel(ABC):
     head: Head | None = None
     head_weights: dict[str, Any] = field(default_factory=dict)
     """Of the classifier, torch tensors on the CPU; empty where there is none."""
-    compiled: bool = False
-    """Whether torch compiled it; bytes differ from those of the same engine uncompiled."""
+    compiled: Compiled = False
+    """Bytes differ from those of the same engine uncompiled."""
     best_batch: int = 32
     """Pictures a batch, or a multiple of it, that keep the device busy."""
     fidelity: Fidelity | None = None

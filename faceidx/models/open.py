@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from faceidx.errors import InputError
 from faceidx.images.preprocess import PRESETS, Preprocessing, Preset
 from faceidx.models.device import resolve_device
-from faceidx.models.face_model import FaceModel
+from faceidx.models.face_model import Compiled, FaceModel
 from faceidx.models.file import ModelFile, has_record, load_tensors, read_model, read_record
 from faceidx.models.foreign.recognised import Recognised, to_model_file
 
@@ -35,8 +35,8 @@ class ModelOptions:
     device: str = "auto"
     precision: str = "auto"
     engine: str = "auto"
-    compiled: bool | None = None
-    """Whether torch compiles it first; None leaves that to `choose_model`."""
+    compiled: Compiled | None = None
+    """Whether and how torch compiles it first; None leaves that to `choose_model`."""
     image_size: int | None = None
     mean: tuple[float, float, float] | None = None
     """In units of the pixel range 0 to 1, in the order of `color`."""
@@ -77,7 +77,7 @@ def open_model(options: ModelOptions) -> FaceModel:
     way = Way(
         engine=exact.engine if engine == "auto" else engine,
         precision="fp32" if options.precision == "auto" else options.precision,
-        compiled=bool(options.compiled),
+        compiled=options.compiled or False,
     )
     return build(exact, way, device=device)
 

@@ -36,6 +36,10 @@ class Measured:
     """From the opened model to the first embedding: for the most part, to compile it."""
 
 
+CLOSED = Measured(rate=0.0, seconds=0.0)
+"""Of a way that cannot be gone here."""
+
+
 def recall(key: str) -> dict[str, Measured]:
     """What is known under a key, by the names of the ways to run it."""
     try:

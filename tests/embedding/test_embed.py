@@ -36,7 +36,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _options(pictures: Path, out: Path, **changes: Any) -> EmbedOptions:
-    return EmbedOptions(images=pictures, out=out, model=_MODEL, **changes)
+    return EmbedOptions(images=pictures, out=out, **{"model": _MODEL} | changes)
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -16,6 +18,8 @@ from faceidx.embedding.pipeline import PipelineOptions
 from faceidx.embedding.store import EmbeddingFile
 from faceidx.errors import InputError
 from faceidx.images.prepare import FACE, Prepared, WholePicture
+from faceidx.models.face_model import Compiled
+from faceidx.models.open import ModelOptions
 from tests.conftest import FakeModel, draw
 from tests.embedding.test_embed import _content, _interrupt, _options, _PulledPlugError
 
@@ -158,6 +162,42 @@ def test_another_precision_than_the_files_warns(
     model.precision = "bf16"
     _update(pictures, out)
     assert "precision was fp32, and is bf16 for what is added" in caplog.text
+
+
+@pytest.mark.parametrize("compiled", [False, "onednn"])
+def test_what_is_added_is_made_as_the_file_was(
+    pictures: Path, fake_model_file: Path, tmp_path: Path, compiled: Compiled
+) -> None:
+    given = ModelOptions(path=fake_model_file, device="cpu")
+    first = replace(given, engine="torch", precision="bf16", compiled=compiled)
+    out = tmp_path / "out.h5"
+    embed(_options(pictures, out, model=first))
+    if _recorded(out) != compiled:
+        pytest.skip("this torch and this processor have no graph of oneDNN for bf16")
+    draw(pictures / "p2" / "new.png", seed=78)
+    assert _update(pictures, out, model=given)["kept"] == 11
+    assert _recorded(out) == compiled
+    embed(_options(pictures, tmp_path / "fresh.h5", model=first))
+    found, fresh = (_content(path)["embeddings"][1] for path in (out, tmp_path / "fresh.h5"))
+    np.testing.assert_allclose(found, fresh, atol=0.01)
+
+
+def test_a_way_that_this_version_does_not_know_is_chosen_anew(
+    pictures: Path, fake_model_file: Path, tmp_path: Path
+) -> None:
+    model = ModelOptions(path=fake_model_file, device="cpu")
+    out = tmp_path / "out.h5"
+    embed(_options(pictures, out, model=model))
+    with h5py.File(out, "r+") as file:
+        recorded = json.loads(file.attrs["preprocessing"]) | {"compiled": "by magic"}
+        file.attrs["preprocessing"] = json.dumps(recorded)
+    assert _update(pictures, out, model=model)["kept"] == 11
+    assert _recorded(out) in (False, True, "onednn")
+
+
+def _recorded(out: Path) -> object:
+    with EmbeddingFile(out) as file:
+        return file.origin.preprocessing["compiled"]
 
 
 # --- several faces a picture --------------------------------------------------------------------

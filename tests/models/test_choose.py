@@ -11,7 +11,9 @@ from faceidx.models import choose
 from faceidx.models.choose import choose_model
 from faceidx.models.engines import Way
 from faceidx.models.face_model import FaceModel
+from faceidx.models.measure import Trial
 from faceidx.models.open import ModelOptions, model_shape, open_model
+from faceidx.models.remembered import CLOSED
 from tests.conftest import FAKE_SIZE, FakeModel
 from tests.models.onnx_graphs import mean_color_graph
 
@@ -20,11 +22,19 @@ def _pictures(count: int) -> np.ndarray:
     return np.random.default_rng(7).integers(0, 256, (count, *FAKE_SIZE, 3), dtype=np.uint8)
 
 
+_GRAPH = "torch bf16 as oneDNN's graph"
+
+
 class _Machine:
     """Engines of known speed in place of real ones."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.rates = {"torch bf16": 200.0, "torch fp32": 100.0, "torch bf16 compiled": 280.0}
+        self.rates = {
+            "torch bf16": 200.0,
+            "torch fp32": 100.0,
+            "torch bf16 compiled": 280.0,
+            _GRAPH: 210.0,
+        }
         self.noise: dict[str, float] = {}
         self.broken: set[str] = set()
         self.measured: list[str] = []
@@ -34,7 +44,8 @@ class _Machine:
         monkeypatch.setattr(choose, "build", self._build)
         monkeypatch.setattr(choose, "fast_precisions", lambda _: ["bf16"])
         monkeypatch.setattr(choose, "is_installed", lambda: False)
-        monkeypatch.setattr(choose._Trial, "rate", self._rate)
+        monkeypatch.setattr(choose, "rate_of", self._rate)
+        monkeypatch.setattr(choose, "measure_apart", self._apart)
 
     def _build(self, _: FaceModel, way: Way, **__: Any) -> FaceModel:
         if str(way) in self.broken:
@@ -43,10 +54,16 @@ class _Machine:
         model.engine, model.precision, model.compiled = way.engine, way.precision, way.compiled
         return model
 
-    def _rate(self, model: FaceModel, enough: float) -> float:
+    def _rate(self, model: FaceModel, sample: np.ndarray, enough: float) -> float:
+        assert len(sample)
         way = str(Way(engine=model.engine, precision=model.precision, compiled=model.compiled))
         self.measured.append(way)
         return self.rates[way]
+
+    def _apart(self, trial: Trial) -> choose.Measured:
+        way = str(trial.way)
+        self.measured.append(way)
+        return CLOSED if way in self.broken else choose.Measured(rate=self.rates[way], seconds=1)
 
     def choice(self, images: int, **options: Any) -> str:
         model = choose_model(
@@ -97,13 +114,36 @@ def test_compiling_is_tried_where_it_can_pay_alone(machine: _Machine) -> None:
     assert machine.measured[-1] == "torch bf16 compiled"
 
 
+def test_a_graph_of_onednn_is_tried_in_a_process_apart_and_taken_where_it_is_faster(
+    machine: _Machine,
+) -> None:
+    assert machine.choice(5000) == "torch bf16"
+    assert _GRAPH not in machine.measured  # it would take longer than it may save
+    machine.rates[_GRAPH] = 240.0
+    assert machine.choice(20_000) == _GRAPH
+    assert machine.choice(1000) == "torch bf16"  # a second to set it up
+    # What compiling by torch usually gains is no more than is gained already.
+    assert machine.choice(1_000_000) == _GRAPH
+    assert machine.measured == ["torch bf16", "torch fp32", _GRAPH]
+
+
+def test_a_graph_that_crashes_is_never_tried_again_nor_taken(machine: _Machine) -> None:
+    machine.broken = {_GRAPH}
+    for _ in range(2):
+        assert machine.choice(20_000) == "torch bf16"
+        assert machine.measured == ["torch bf16", "torch fp32", _GRAPH]
+    machine.broken = {*machine.rates}
+    with pytest.raises(InputError, match="closed here"):
+        machine.choice(20_000)
+
+
 def test_the_time_to_compile_counts_in_the_choice(
     machine: _Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 280 against 200 images/s: 100 s of compiling are back after 70,000 pictures.
     key = choose.machine_key("0" * 64, FakeModel().preprocessing, "cpu")
     known = {name: choose.Measured(rate=r, seconds=0.0) for name, r in machine.rates.items()}
-    known["torch bf16 compiled"] = choose.Measured(rate=280.0, seconds=100.0)
+    known |= {"torch bf16 compiled": choose.Measured(rate=280.0, seconds=100.0), _GRAPH: CLOSED}
     choose.keep(key, known)
     assert machine.choice(60_000) == "torch bf16"
     assert machine.choice(80_000) == "torch bf16 compiled"
@@ -130,6 +170,7 @@ def test_interrupted_work_goes_on_as_it_began(machine: _Machine) -> None:
     for options, way in (
         ({"engine": "torch", "precision": "fp32", "compiled": False}, "torch fp32"),
         ({"engine": "torch", "precision": "bf16", "compiled": True}, "torch bf16 compiled"),
+        ({"engine": "torch", "precision": "bf16", "compiled": "onednn"}, _GRAPH),
     ):
         assert machine.choice(50, **options) == way
         assert machine.choice(1_000_000, **options) == way
