@@ -34,6 +34,7 @@ from faceidx.embedding.store import EmbeddingFile
 from faceidx.images.decode import decode
 from faceidx.images.preprocess import PRESETS, Preprocessing, Triple
 from faceidx.models.choose import choose_model
+from faceidx.models.engines import natural
 from faceidx.models.export import ExportOptions, export
 from faceidx.models.face_model import normalize
 from faceidx.models.file import ModelFile, write_model
@@ -101,7 +102,7 @@ def compare(name: str, folder: Path, temporary: Path, runs: int) -> None:
         keys = file.paths()
         rows = [keys.index(str(path.relative_to(folder))) for path in paths[:256]]
         found = file.vectors()[rows]
-    print(f"{name}, {len(paths)} pictures, median of {runs}: {model.engine} {model.precision}")
+    print(f"{name}, {len(paths)} pictures, median of {runs}: {natural(model)}")
     for way, rate in rates.items():
         print(f"  {way:<12} {rate:7.1f} images/s")
     print(f"  bare / onnxruntime   {rates['bare'] / rates['onnxruntime']:.2f}")

@@ -21,7 +21,7 @@ import numpy as np
 from faceidx.errors import FaceidxError
 from faceidx.images.preprocess import load
 from faceidx.models.engines import Way, build
-from faceidx.models.face_model import FaceModel
+from faceidx.models.face_model import Compiled, FaceModel
 from faceidx.models.fidelity import compare
 from faceidx.models.open import ModelOptions, open_exact
 
@@ -57,8 +57,9 @@ def untrained(path: Path, pictures: np.ndarray) -> Path:
 def compare_engines(path: Path, preset: str, pictures: np.ndarray, *, compiled: bool) -> None:
     exact = open_exact(ModelOptions(path=path, preset=preset, device="cpu"))
     models: dict[str, FaceModel] = {}
-    ways = [*_WAYS, *([Way(engine="torch", precision="bf16", compiled=True)] if compiled else [])]
-    for way in ways:
+    hows: list[Compiled] = ["onednn", True] if compiled else ["onednn"]
+    compiling = [Way(engine="torch", precision="bf16", compiled=how) for how in hows]
+    for way in [*_WAYS, *compiling]:
         began = time.perf_counter()
         try:
             models[str(way)] = build(exact, way, device="cpu", sample=pictures)
