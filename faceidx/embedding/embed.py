@@ -197,6 +197,7 @@ class _Job:
             "device": model.device,
             "engine": model.engine,
             "precision": model.precision,
+            "compiled": model.compiled,
             "batch_size": pipeline.batch_size,
             "fidelity": fidelity,
             "waited": asdict(waiting),

@@ -92,6 +92,7 @@ def test_the_output_is_what_the_format_promises(
         "device": "cpu",
         "engine": "torch",
         "precision": "fp32",
+        "compiled": False,
         "batch_size": 32,
         "fidelity": {"least": 1.0, "mean": 1.0, "pictures": 0},
     }
