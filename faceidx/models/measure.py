@@ -58,7 +58,8 @@ def rate_of(model: FaceModel, sample: np.ndarray, *, enough: float = 0.0) -> flo
         seconds = time.perf_counter() - began
         best, spent = min(best, seconds), spent + seconds
         # The first run sets things up, and is no measurement of any but a slow model.
-        if (run and spent > _SECONDS) or (not run and count / seconds < enough / 2):
+        slow = count / best < (enough if run else enough / 2)
+        if slow or (run and spent > _SECONDS):
             break
     return count / best
 
