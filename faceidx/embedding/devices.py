@@ -68,13 +68,15 @@ def serve(descriptor: int) -> None:
 
 def _make(connection: Connection) -> Waiting:
     given: _DeviceJob = connection.recv()
-    waiting, line = Waiting(), Line(connection)
+    job, waiting, line = given.job, Waiting(), Line(connection)
     began = time.monotonic()
     model = open_model(given.model)
     waiting.open += time.monotonic() - began
+    if job.pipeline.card:
+        job = replace(job, pipeline=replace(job.pipeline, card=model.device))
     if given.feeders > 1:
         parts = SharedParts(line.parts())
-        make_by_feeders(given.feeders, parts, given.job, model, waiting=waiting, report=line.say)
+        make_by_feeders(given.feeders, parts, job, model, waiting=waiting, report=line.say)
     else:
-        make(line.parts(), model, given.job, waiting, report=line.say)
+        make(line.parts(), model, job, waiting, report=line.say)
     return waiting

@@ -15,6 +15,7 @@ from typing import Any, get_args
 import numpy as np
 
 from faceidx.embedding.crew import Job
+from faceidx.embedding.decoding import settle_decoder
 from faceidx.embedding.making import crew_for, make_shards
 from faceidx.embedding.merge import merge_shards
 from faceidx.embedding.merge_ahead import MergeAhead
@@ -147,6 +148,7 @@ class _Job:
         self._folder = partial_folder(options.out)
         self._roll = Roll()
         self._shard_size: int | None = None
+        self._before: Mapping[str, Any] = {}
 
     def run(self) -> dict[str, Any]:
         """Do what is left to do and write the output."""
@@ -161,6 +163,9 @@ class _Job:
             images=len(todo),
             batch_size=pipeline.batch_size,
             flip=pipeline.flip,
+        )
+        pipeline = settle_decoder(
+            todo, model, wanted, pipeline, before=self._before, beside=self._folder
         )
         waiting = Waiting(open=time.monotonic() - began)
         origin = origin_of(model, pipeline)
@@ -211,7 +216,7 @@ class _Job:
         """
         wanted, pipeline = self._options.model, self._options.pipeline
         before = self._recorded()
-        self._shard_size = before.get("shard_size")
+        self._before, self._shard_size = before, before.get("shard_size")
         wanted = replace(
             wanted,
             engine=_unless_auto(wanted.engine, before.get("engine")),
@@ -354,7 +359,7 @@ class _Job:
 _ITSELF = {"least": 1.0, "mean": 1.0, "pictures": 0}
 # Of what a file records, that which may differ in what is added to it: embeddings stay comparable.
 _MAY_CHANGE = {
-    *("engine", "precision", "compiled", "batch_size", "arch"),
+    *("engine", "precision", "compiled", "batch_size", "arch", "decoder"),
     *("detector", "detect_template", "min_face", "min_score"),
 }
 

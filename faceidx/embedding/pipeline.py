@@ -35,9 +35,14 @@ _AUTO_BATCH = {"cpu": 32, "cuda": 256}
 # What a large network (IResNet-200, float32) takes for each pixel of a picture, measured on the
 # CPU; a quarter of the free memory is for a batch.
 _BYTES_A_PIXEL = 2000
+# Where a GPU decodes: processes that hand it JPEGs, and how many of these at a time.
+_WORKERS_A_CARD, _JPEGS_AT_ONCE = 2, 64
 # Batches that wait for the model, so that it goes on while the next one is put together.
 _BATCHES_AHEAD = 2
 
+
+CARD_DECODER = "nvjpeg"
+"""How a file names the decoder of its JPEGs, where that was a GPU."""
 
 Rows = Callable[[], np.ndarray]
 """What waits for the embeddings of a batch."""
@@ -53,6 +58,8 @@ class PipelineOptions:
     """Add the embedding of the mirror image."""
     workers: int | None = None
     """Processes that decode; None takes one a core."""
+    card: str = ""
+    """The GPU that decodes plain JPEGs; none where this is empty."""
     max_pixels: int = DEFAULT_MAX_PIXELS
     """Larger pictures are listed as failed."""
     detect: str = "none"
@@ -196,7 +203,7 @@ def embed_parts(
         waiting: gets what decoding and the model took.
     """
     waiting = waiting or Waiting()
-    with Workers(options.workers) as workers:
+    with _workers(options) as workers:
         stream = ahead(
             batches(
                 parts,
@@ -215,6 +222,13 @@ def embed_parts(
         finally:
             begun.close()
             stream.close()
+
+
+def _workers(options: PipelineOptions) -> Workers:
+    if not options.card:
+        return Workers(options.workers)
+    count = min(options.workers or _WORKERS_A_CARD, _WORKERS_A_CARD)
+    return Workers(count, at_once=_JPEGS_AT_ONCE)
 
 
 def _begun(
@@ -324,7 +338,9 @@ def prepare_of(
     Args:
         template: alignment of the faces that the model was trained on, where that is known.
     """
-    whole = WholePicture(size=preprocessing.image_size, max_pixels=options.max_pixels)
+    whole = WholePicture(
+        size=preprocessing.image_size, max_pixels=options.max_pixels, card=options.card
+    )
     automatic = options.detect == "auto"
     if options.detect == "none" or (automatic and (template is None or options.detector is None)):
         return whole
@@ -380,6 +396,7 @@ def origin_of(model: FaceModel, options: PipelineOptions) -> Origin:
             "compiled": model.compiled,
             "batch_size": settle_batch_size(options, model),
             "detect": "none" if options.detect == "auto" else options.detect,
+            **({"decoder": CARD_DECODER} if options.card else {}),
             **_detection(model, options),
         },
     )

@@ -88,7 +88,7 @@ def decode(
         PictureError: the picture is missing, damaged, truncated, oversized or no picture, or made
             to be decoded for minutes.
     """
-    with _opened(data) as file:
+    with open_bytes(data) as file:
         pixels = decode_plain(file, max_pixels=max_pixels, at_least=at_least)
         if pixels is not None:
             return pixels
@@ -110,7 +110,7 @@ def read_part(file: Path, offset: int, size: int) -> bytes:
     """
     if size > _LARGEST_PART:
         raise PictureError(f"oversized: {size} bytes")
-    with _opened(file) as opened:
+    with open_bytes(file) as opened:
         try:
             opened.seek(offset)
             data = opened.read(size)
@@ -122,7 +122,12 @@ def read_part(file: Path, offset: int, size: int) -> bytes:
 
 
 @contextmanager
-def _opened(data: bytes | Path) -> Iterator[IO[bytes]]:
+def open_bytes(data: bytes | Path) -> Iterator[IO[bytes]]:
+    """A picture's bytes, to be read.
+
+    Raises:
+        PictureError: its file is missing, is none, or cannot be opened.
+    """
     if isinstance(data, bytes):
         yield io.BytesIO(data)
         return
@@ -178,7 +183,7 @@ def _one_line(reason: str) -> str:
 @contextmanager
 def opened_picture(data: bytes | Path, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
     """A picture whose header was read and tells no reason to refuse it."""
-    with _opened(data) as file, _header_read(file, max_pixels) as image:
+    with open_bytes(data) as file, _header_read(file, max_pixels) as image:
         yield image
 
 

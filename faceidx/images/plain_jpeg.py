@@ -6,7 +6,7 @@ more thought is left to it: EXIF and other profiles, several scans, damage, othe
 
 from __future__ import annotations
 
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -39,19 +39,33 @@ def decode_plain(file: IO[bytes], *, max_pixels: int, at_least: int = 0) -> np.n
         None where it is no plain JPEG, is too large, or would rather be decoded reduced. The file
         may then stand anywhere.
     """
-    if simplejpeg is None:
+    plain = None if simplejpeg is None else plain_data(file, max_pixels, at_least)
+    if plain is None:
         return None
+    try:
+        pixels: np.ndarray = simplejpeg.decode_jpeg(plain.data)
+    except (ValueError, MemoryError):  # damaged, truncated
+        return None
+    return pixels if pixels.shape == (*plain.size, 3) else None
+
+
+class Plain(NamedTuple):
+    """A plain JPEG."""
+
+    data: bytes
+    size: tuple[int, int]
+    """Height and width."""
+
+
+def plain_data(file: IO[bytes], max_pixels: int, at_least: int = 0) -> Plain | None:
+    """All of a file that stands at its beginning; None as of `decode_plain`."""
     data = file.read(_HEAD)
     size = _size(data)
     if size is None or size[0] * size[1] > max_pixels or (at_least and min(size) >= 2 * at_least):
         return None
     if len(data) == _HEAD:
         data += file.read(_LARGEST)
-    try:
-        pixels: np.ndarray = simplejpeg.decode_jpeg(data)
-    except (ValueError, MemoryError):  # damaged, truncated
-        return None
-    return pixels if pixels.shape == (*size, 3) else None
+    return Plain(data, size)
 
 
 def _size(head: bytes) -> tuple[int, int] | None:

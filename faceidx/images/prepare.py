@@ -60,10 +60,22 @@ class WholePicture:
     size: tuple[int, int]
     """Height and width that the model wants."""
     max_pixels: int = DEFAULT_MAX_PIXELS
+    card: str = ""
+    """The GPU that decodes plain JPEGs; none where this is empty."""
+
+    @property
+    def at_least(self) -> int:
+        """How long both sides of a reduced JPEG must stay.
+
+        With more than twice the size the scaling that follows shows no difference, and a picture
+        far from the model's shape stays recognisable as such.
+        """
+        return 2 * max(self.size) + 1
 
     def __call__(self, data: Path | bytes) -> Prepared:
-        # Reduced decoding leaves more than twice the size: the scaling that follows shows no
-        # difference, and a picture far from the model's shape stays recognisable as such.
-        pixels = decode(data, at_least=2 * max(self.size) + 1, max_pixels=self.max_pixels)
+        return self.of_pixels(decode(data, at_least=self.at_least, max_pixels=self.max_pixels))
+
+    def of_pixels(self, pixels: np.ndarray) -> Prepared:
+        """Make the face of a decoded picture, (H, W, 3) uint8 RGB."""
         far = far_from_shape(pixels.shape[0], pixels.shape[1], self.size)
         return Prepared(fit(pixels, self.size)[None], far=far)

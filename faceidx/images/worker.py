@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from faceidx.images.decode import PictureError
 from faceidx.images.pictures import Picture
-from faceidx.images.prepare import FACE, Prepare, Prepared
+from faceidx.images.prepare import FACE, Prepare, Prepared, WholePicture
 
 READY = b"ready"
 # Of processor time, so that a slow disk or a busy machine is never held against a picture. The
@@ -37,7 +38,7 @@ def serve(descriptor: int) -> None:
         while True:
             folder, prepare, pictures = connection.recv()
             os.chdir(folder)
-            _reply(connection, [_prepared(prepare, picture) for picture in pictures])
+            _reply(connection, _all_prepared(prepare, pictures))
     except (EOFError, ConnectionError):
         return
 
@@ -57,15 +58,40 @@ def _silence() -> None:
     os.close(nowhere)
 
 
+def _all_prepared(prepare: Prepare, pictures: Sequence[Picture]) -> list[Prepared | str]:
+    if not isinstance(prepare, WholePicture) or not prepare.card:
+        return [_prepared(prepare, picture) for picture in pictures]
+    from faceidx.images.card_jpeg import decode_on_card  # it loads torch
+
+    with _limited(len(pictures)):
+        decoded = decode_on_card(
+            [picture.data for picture in pictures],
+            prepare.card,
+            max_pixels=prepare.max_pixels,
+            at_least=prepare.at_least,
+        )
+    return [
+        _prepared(prepare, picture) if pixels is None else prepare.of_pixels(pixels)
+        for picture, pixels in zip(pictures, decoded, strict=True)
+    ]
+
+
 def _prepared(prepare: Prepare, picture: Picture) -> Prepared | str:
-    # When the time is over, SIGPROF ends the process: decoders in C listen to nothing else.
-    signal.setitimer(signal.ITIMER_PROF, SECONDS_A_PICTURE)
     try:
-        return prepare(picture.data)
+        with _limited(1):
+            return prepare(picture.data)
     except PictureError as error:
         return str(error)
     except MemoryError:
         return "out of memory while decoding"
+
+
+@contextmanager
+def _limited(pictures: int) -> Iterator[None]:
+    """When the time is over, SIGPROF ends the process: decoders in C listen to nothing else."""
+    signal.setitimer(signal.ITIMER_PROF, pictures * SECONDS_A_PICTURE)
+    try:
+        yield
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
 

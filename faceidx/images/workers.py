@@ -37,9 +37,13 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THR
 class Workers:
     """A number of workers. A context manager: leaving it waits for what is under way."""
 
-    def __init__(self, count: int | None = None) -> None:
-        """Prepare for `count` workers, by default one a core; each starts when it is needed."""
-        self.count = count or usable_cores()
+    def __init__(self, count: int | None = None, *, at_once: int = _MOST_A_REQUEST) -> None:
+        """Prepare for `count` workers, by default one a core; each starts when it is needed.
+
+        Args:
+            at_once: pictures that one is given at a time, at the most.
+        """
+        self.count, self._request = count or usable_cores(), at_once
         self._threads = ThreadPoolExecutor(self.count, thread_name_prefix="decode")
 
     def __enter__(self) -> Workers:
@@ -64,7 +68,7 @@ class Workers:
         source = iter(pictures)
         # So small that every worker gets its share of the window and of few pictures.
         share = min(ahead // (2 * self.count), total // (4 * self.count))
-        request = max(1, min(_MOST_A_REQUEST, share))
+        request = max(1, min(self._request, share))
         at_once = min(self.count, 1 + total // _FEWEST_A_WORKER)
         depth = max(at_once, ahead // request)
         waiting: deque[tuple[list[tuple[Tag, Picture]], Future[list[Prepared | str]]]] = deque()
