@@ -111,6 +111,24 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder beside `path` that is removed at the end.
+
+    Raises:
+        JobError: there can be none.
+    """
+    temporary = _beside(path)
+    try:
+        temporary.mkdir(FOLDER_MODE)
+    except OSError as error:
+        raise JobError(f"{path}: no folder beside it ({error.strerror or error})") from error
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def remove_leftovers(path: Path) -> None:
     """Delete the temporary files and folders that killed writers of `path` left beside it.
 

@@ -16,6 +16,7 @@ from faceidx.files import (
     refuse_existing,
     remove_leftovers,
     require_parent,
+    scratch_folder,
     sha256_file,
     whole_file,
     whole_folder,
@@ -205,19 +206,19 @@ def test_leftovers_of_killed_writers_are_removed_and_nothing_else(
 ) -> None:
     path = tmp_path / name
     other = tmp_path / f"other-{name}"
-    for whole in (whole_file, whole_folder):
+    for whole in (whole_file, whole_folder, scratch_folder):
         for target in (path, other):
             pid = os.fork()
             if pid == 0:
                 with whole(target):
                     os._exit(0)  # as good as killed: nothing is cleaned up
             os.waitpid(pid, 0)
-    assert len(_names(tmp_path)) == 4
+    assert len(_names(tmp_path)) == 6
     (tmp_path / f".faceidx-tmp-mine-{name}").touch()
     remove_leftovers(path)
     left = _names(tmp_path)
     # Of names whose last 80 bytes agree, one cannot be told from the other.
-    assert len(left) == (3 if name == "out" else 1)
+    assert len(left) == (4 if name == "out" else 1)
     assert f".faceidx-tmp-mine-{name}" in left
 
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,10 +22,11 @@ from faceidx.embedding.pipeline import (
 )
 from faceidx.embedding.roll import Made, News
 from faceidx.embedding.shards import split_into_shards
+from faceidx.files import scratch_folder
 from faceidx.images.card_jpeg import can_decode
 from faceidx.images.pictures import Picture
 from faceidx.images.prepare import Prepared, WholePicture
-from faceidx.images.workers import Workers
+from faceidx.images.workers import Workers, survives
 from faceidx.models.choose import LEAST_COSINE
 from faceidx.models.face_model import FaceModel
 from faceidx.models.fidelity import compare
@@ -58,7 +58,7 @@ def settle_decoder(
         pictures: all that are to be embedded.
         model: opened as `wanted`.
         before: what is recorded of the work that is gone on with or added to; it stays as it was.
-        beside: trials are written into a folder beside this one, and removed.
+        beside: the output; trials are written into a folder beside it, and removed.
     """
     if not _is_gpu(model.device):
         return pipeline
@@ -69,9 +69,10 @@ def settle_decoder(
     if before:
         return on_card if before.get("decoder") == CARD_DECODER else pipeline
     trial = _Trial(pictures=pictures, model=model, wanted=wanted, beside=beside)
-    if trial.gain(pipeline, on_card) < _GAIN or not trial.is_true(whole):
-        return pipeline
-    return on_card
+    worth_it = trial.known or len(pictures) >= _WORTH_TRYING
+    if worth_it and trial.is_true(whole) and trial.gain(pipeline, on_card) >= _GAIN:
+        return on_card
+    return pipeline
 
 
 def _is_gpu(device: str) -> bool:
@@ -85,30 +86,32 @@ class _Trial:
     wanted: ModelOptions
     beside: Path
 
-    def gain(self, by_cores: PipelineOptions, on_card: PipelineOptions) -> float:
-        """How many times as fast all is where the GPU decodes; 0 where that is not known."""
+    def __post_init__(self) -> None:
         model = self.model
-        key = machine_key(model.weights, model.preprocessing, model.device, "decoding")
-        known = recall(key)
-        if not known.keys() >= {"cores", "card"}:
-            if len(self.pictures) < _WORTH_TRYING:
-                return 0.0
-            known = {
+        self._key = machine_key(model.weights, model.preprocessing, model.device, "decoding")
+        recalled = recall(self._key)
+        self.known = recalled if recalled.keys() >= {"cores", "card"} else {}
+        """What was measured before, on this machine with this model."""
+
+    def gain(self, by_cores: PipelineOptions, on_card: PipelineOptions) -> float:
+        """How many times as fast all is where the GPU decodes; 0 where that was not to be seen."""
+        if not self.known:
+            self.known = {
                 name: Measured(rate=self._rate(pipeline), seconds=0.0)
                 for name, pipeline in (("cores", by_cores), ("card", on_card))
             }
-            logger.info("images/s: %s", {name: round(m.rate) for name, m in known.items()})
-            keep(key, known)
-        cores, card = known["cores"].rate, known["card"].rate
+            logger.info("images/s: %s", {name: round(m.rate) for name, m in self.known.items()})
+            keep(self._key, self.known)
+        cores, card = self.known["cores"].rate, self.known["card"].rate
         return card / cores if cores else 0.0
 
     def _rate(self, pipeline: PipelineOptions) -> float:
         """Pictures a second from files to shards, once all is running."""
         some = self.pictures[:_TRIED]
         clock = _Clock()
-        with TemporaryDirectory(dir=self.beside.parent, prefix=f".{self.beside.name}.") as folder:
+        with scratch_folder(self.beside) as folder:
             job = Job(
-                folder=Path(folder),
+                folder=folder,
                 pipeline=pipeline,
                 origin=origin_of(self.model, pipeline),
                 dtype="float32",
@@ -128,7 +131,10 @@ class _Trial:
 
     def is_true(self, whole: WholePicture) -> bool:
         """Whether embeddings stay what they are where the GPU decodes."""
-        faces = [self._faces(replace(whole, card=card)) for card in ("", self.model.device)]
+        on_card = replace(whole, card=self.model.device)
+        if not survives([*self.pictures[:_COMPARED]], on_card):
+            return False
+        faces = [self._faces(prepare) for prepare in (whole, on_card)]
         both = [row for row in range(_COMPARED) if all(row in found for found in faces)]
         if not both:
             return False

@@ -165,7 +165,7 @@ class _Job:
             flip=pipeline.flip,
         )
         pipeline = settle_decoder(
-            todo, model, wanted, pipeline, before=self._before, beside=self._folder
+            todo, model, wanted, pipeline, before=self._before, beside=options.out
         )
         waiting = Waiting(open=time.monotonic() - began)
         origin = origin_of(model, pipeline)

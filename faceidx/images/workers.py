@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +21,7 @@ from typing import TypeVar
 from faceidx.children import Child
 from faceidx.errors import JobError
 from faceidx.images.pictures import Picture
-from faceidx.images.prepare import Prepare, Prepared
+from faceidx.images.prepare import Prepare, Prepared, WholePicture
 from faceidx.images.worker import READY, SECONDS_A_PICTURE, read_reply
 
 Tag = TypeVar("Tag")
@@ -98,8 +99,16 @@ def _faces_of(pictures: Sequence[Picture], prepare: Prepare) -> list[Prepared | 
     together = _attempt(pictures, prepare)
     if not isinstance(together, int):
         return together
-    # One of them kills its worker, or somebody else did: alone each shows.
+    # One of them kills its worker, or somebody else did: alone each shows. By the cores, as else a
+    # GPU that has no memory left, say, would be held against each of them.
+    if isinstance(prepare, WholePicture):
+        prepare = replace(prepare, card="")
     return [_faces_of_one(picture, prepare) for picture in pictures]
+
+
+def survives(pictures: Sequence[Picture], prepare: Prepare) -> bool:
+    """Whether a worker can be asked for the faces of these pictures without coming to grief."""
+    return not isinstance(_attempt(pictures, prepare), int)
 
 
 def _faces_of_one(picture: Picture, prepare: Prepare) -> Prepared | str:

@@ -69,7 +69,7 @@ def _card(
         options,
         pipeline or PipelineOptions(),
         before=before,
-        beside=jpegs.parent / "out.h5.partial",
+        beside=jpegs.parent / "out.h5",
     ).card
 
 
@@ -94,6 +94,15 @@ def test_nor_one_that_changes_embeddings(
     _rates(monkeypatch, cores=1000.0, card=2000.0)
     monkeypatch.setattr(decoding, "LEAST_COSINE", 1.01)
     assert _card(jpegs, options) == ""
+
+
+def test_nor_one_that_kills_its_decoder(
+    gpu: None, jpegs: Path, options: ModelOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = _rates(monkeypatch, cores=1000.0, card=2000.0)
+    monkeypatch.setattr(decoding, "survives", lambda *_: False)
+    assert _card(jpegs, options) == ""
+    assert tried == []
 
 
 def test_nothing_is_tried_for_few_pictures_faces_to_be_found_or_no_gpu(

@@ -15,7 +15,7 @@ from faceidx.images.card_jpeg import can_decode, decode_on_card
 from faceidx.images.decode import decode
 from faceidx.images.pictures import Picture
 from faceidx.images.prepare import Prepared, WholePicture
-from faceidx.images.workers import Workers
+from faceidx.images.workers import Workers, survives
 
 torchcodec = pytest.importorskip("torchcodec", reason="torchcodec is not there")
 
@@ -88,6 +88,17 @@ def test_whether_a_device_decodes_is_tried(
     assert "cuda:77" in caplog.text
     monkeypatch.setattr(card_jpeg.importlib.util, "find_spec", lambda _: None)
     assert not can_decode("cpu")
+
+
+def test_where_the_gpu_kills_the_decoder_the_cores_decode(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(_jpeg(0, (16, 16)))
+    pictures = [Picture("a.jpg", "", tmp_path / "a.jpg")]
+    whole = WholePicture(size=(16, 16), card="cuda:77")
+    assert not survives(pictures, whole)
+    with Workers(1) as workers:
+        made = workers.prepare(((0, p) for p in pictures), whole, ahead=2, total=1)
+        ((_, _, result),) = made
+    assert isinstance(result, Prepared)
 
 
 def test_workers_give_the_same_whoever_decodes(tmp_path: Path) -> None:
