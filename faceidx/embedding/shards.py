@@ -19,8 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from faceidx.embedding.batches import Part
 from faceidx.embedding.pipeline import Embedded, Waiting
 from faceidx.embedding.roll import Condition, Counts
@@ -143,8 +141,6 @@ def name_shard(folder: Path, part: Part) -> Part:
 
 def write_shard(path: Path, embedded: Embedded, origin: Origin, dtype: str) -> None:
     """Commit a shard: from now on it is never made again."""
-    rows = embedded.rows()
-    checksum = _checksum({**rows, "embeddings": embedded.vectors.astype(dtype)}, embedded.left)
     write_embeddings(
         path,
         origin=origin,
@@ -155,7 +151,8 @@ def write_shard(path: Path, embedded: Embedded, origin: Origin, dtype: str) -> N
         columns=embedded.columns(),
         left=embedded.left,
         dtype=dtype,
-        attributes={"far": embedded.far, "pictures": embedded.pictures, "checksum": checksum},
+        attributes={"far": embedded.far, "pictures": embedded.pictures},
+        seal=_seal,
     )
 
 
@@ -197,17 +194,12 @@ def find_shard(path: Path) -> tuple[Condition, Counts]:
     """
     if not path.exists():
         return "missing", Counts()
-    try:
-        with EmbeddingFile(path) as shard:
-            left = shard.left()
-            if shard.attribute("checksum") == _checksum(read_rows(shard), left):
-                pictures = int(shard.attribute("pictures", shard.count))
-                far = int(shard.attribute("far", 0))
-                return "whole", _counts(pictures, shard.count, left, far)
-    except InputError:
-        pass
-    path.unlink()
-    return "damaged", Counts()
+    if not _is_sealed(path):
+        path.unlink()
+        return "damaged", Counts()
+    with EmbeddingFile(path) as shard:
+        pictures, far = int(shard.attribute("pictures")), int(shard.attribute("far"))
+        return "whole", _counts(pictures, shard.count, shard.left(), far)
 
 
 def counts_of(embedded: Embedded) -> Counts:
@@ -231,14 +223,21 @@ def read_rows(file: EmbeddingFile, rows: slice = slice(None)) -> dict[str, Colum
     }
 
 
-def _checksum(rows: Mapping[str, Column], left: Left) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(rows):
-        digest.update(f"{name}\0".encode())
-        values = rows[name]
-        if isinstance(values, np.ndarray):
-            digest.update(np.ascontiguousarray(values).tobytes())
-        else:
-            digest.update("\0".join(values).encode())
-    digest.update(json.dumps([left.failed, left.no_face, left.stamps], sort_keys=True).encode())
-    return digest.hexdigest()
+def _seal(path: Path) -> None:
+    """Append the digest of a file to it; HDF5 reads no further than where its own data end."""
+    with path.open("r+b") as file:
+        digest = hashlib.file_digest(file, "sha256").digest()
+        file.write(digest)
+
+
+def _is_sealed(path: Path) -> bool:
+    """Whether a file is what it was when it was sealed: told without HDF5.
+
+    Of damaged metadata the library makes anything, up to a loop without end.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return False
+    size = hashlib.sha256().digest_size
+    return hashlib.sha256(data[:-size]).digest() == data[-size:]

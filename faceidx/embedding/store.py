@@ -6,7 +6,7 @@ docs/file-formats.md describes every dataset and attribute.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -98,7 +98,8 @@ class EmbeddingFile:
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """An attribute of the file."""
-        return self._file.attrs.get(name, default)
+        with reading(self.path):
+            return self._file.attrs.get(name, default)
 
     def paths(self, rows: slice = slice(None)) -> list[str]:
         """Keys of the pictures (N), in the order of the rows."""
@@ -203,6 +204,7 @@ def write_embeddings(
     left: Left | None = None,
     dtype: str = "float32",
     attributes: Mapping[str, Any] | None = None,
+    seal: Callable[[Path], None] | None = None,
 ) -> None:
     """Write a whole embeddings file at once, atomically and readable by its owner only.
 
@@ -212,18 +214,22 @@ def write_embeddings(
         columns: more datasets with a value a row: (N, ...) numbers, or N texts.
         dtype: how vectors are stored, `float32` or `float16`.
         attributes: more attributes for the file.
+        seal: what is done to the file last, before it appears.
     """
-    with whole_file(path) as temporary, NewHdf5(temporary) as file:
-        rows: dict[str, Column] = {
-            "embeddings": vectors,
-            "norms": np.asarray(norms, np.float32),
-            "paths": paths,
-            "identities": identities,
-            **(columns or {}),
-        }
-        append_rows(file, rows, dtype=dtype, expected=len(paths))
-        write_left(file, left or Left())
-        write_attributes(file, origin, attributes)
+    with whole_file(path) as temporary:
+        with NewHdf5(temporary) as file:
+            rows: dict[str, Column] = {
+                "embeddings": vectors,
+                "norms": np.asarray(norms, np.float32),
+                "paths": paths,
+                "identities": identities,
+                **(columns or {}),
+            }
+            append_rows(file, rows, dtype=dtype, expected=len(paths))
+            write_left(file, left or Left())
+            write_attributes(file, origin, attributes)
+        if seal is not None:
+            seal(temporary)
 
 
 def append_rows(
