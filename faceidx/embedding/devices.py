@@ -70,7 +70,7 @@ def _make(connection: Connection) -> Waiting:
     given: _DeviceJob = connection.recv()
     job, waiting, line = given.job, Waiting(), Line(connection)
     began = time.monotonic()
-    model = open_model(given.model)
+    model = open_model(given.model, batch_size=job.pipeline.batch_size)
     waiting.open += time.monotonic() - began
     if job.pipeline.card:
         job = replace(job, pipeline=replace(job.pipeline, card=model.device))

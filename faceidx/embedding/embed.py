@@ -329,7 +329,7 @@ class _Job:
                 dtype=job.dtype,
                 expected=counts.faces,
                 kept=None if plan is None else plan.kept,
-                picture_of=job.pipeline.picture_of,
+                order_of=job.pipeline.order_of,
                 attributes=attributes,
             )
         waiting.write += time.monotonic() - began

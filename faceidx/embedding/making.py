@@ -90,7 +90,8 @@ def crew_for(model: FaceModel, wanted: ModelOptions, pictures: int) -> Crew:
     """
     if not model.device.startswith("cuda"):
         return Crew([model.device], 1)
-    devices = all_devices(wanted.device)
+    # One process calibrates int8, and others could not come to the same.
+    devices = [model.device] if model.precision == "int8" else all_devices(wanted.device)
     feeders = min(
         math.ceil((model.rate or 0.0) / _HANDED_ON),
         usable_cores() // (_CORES_A_FEEDER * len(devices)),

@@ -26,7 +26,7 @@ from faceidx.hdf5 import NewHdf5
 
 # Rows that are read, put in order and written at a time.
 _BLOCK = 4096
-# A row: the key of its picture, the block that it lies in, and where.
+# A row: what it is sorted by, the block that it lies in, and where.
 _Row = tuple[str, Mapping[str, Column], int]
 
 
@@ -48,7 +48,7 @@ def merge_shards(
     dtype: str,
     expected: int,
     kept: Kept | None = None,
-    picture_of: Callable[[str], str] = str,
+    order_of: Callable[[str], str] = str,
     attributes: Mapping[str, str] | None = None,
 ) -> None:
     """Write the one promised file, in the order of the pictures' keys, a block at a time.
@@ -56,7 +56,7 @@ def merge_shards(
     Args:
         shards: in the order of their keys, none of which is in `kept`.
         expected: rows that there will be, as far as is known.
-        picture_of: from the key of a row to that of its picture.
+        order_of: from the key of a row to what rows are sorted by, the same for all of a picture.
         attributes: more attributes for the file.
 
     Raises:
@@ -65,7 +65,7 @@ def merge_shards(
     left = Left()
     with whole_file(out) as temporary, NewHdf5(temporary) as file:
         new = _blocks(shards, left)
-        blocks = new if kept is None else _interleaved(new, kept, picture_of)
+        blocks = new if kept is None else _interleaved(new, kept, order_of)
         for block in blocks:
             append_rows(file, block, dtype=dtype, expected=expected)
             file.check()
@@ -86,12 +86,12 @@ def _blocks(shards: Iterable[Path], left: Left) -> Iterator[Mapping[str, Column]
 
 
 def _interleaved(
-    new: Iterator[Mapping[str, Column]], kept: Kept, picture_of: Callable[[str], str]
+    new: Iterator[Mapping[str, Column]], kept: Kept, order_of: Callable[[str], str]
 ) -> Iterator[Mapping[str, Column]]:
     def rows_of(blocks: Iterator[Mapping[str, Column]]) -> Iterator[_Row]:
         for block in blocks:
             for row, key in enumerate(block["paths"]):
-                yield picture_of(key), block, row
+                yield order_of(key), block, row
 
     merged = heapq.merge(rows_of(_kept_blocks(kept)), rows_of(new), key=itemgetter(0))
     while part := list(islice(merged, _BLOCK)):

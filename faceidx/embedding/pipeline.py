@@ -20,7 +20,7 @@ from faceidx.images.decode import DEFAULT_MAX_PIXELS
 from faceidx.images.detect import Detector
 from faceidx.images.detector_file import detector_for
 from faceidx.images.faces import MIN_FACE, MIN_SCORE, MODES, DetectedFaces, FacesOfPhotos
-from faceidx.images.keys import face_key, picture_of_face, several_faces_key
+from faceidx.images.keys import face_key, own_key, picture_of_face, several_faces_key
 from faceidx.images.pictures import Picture
 from faceidx.images.prepare import Prepare, WholePicture
 from faceidx.images.preprocess import Preprocessing
@@ -108,6 +108,10 @@ class PipelineOptions:
     def picture_of(self, key: str) -> str:
         """From the key of a row to that of its picture in the file."""
         return picture_of_face(key) if self.several else key
+
+    def order_of(self, key: str) -> str:
+        """What a row is sorted by, from its key: its picture's own key, as the source has it."""
+        return own_key(picture_of_face(key)) if self.several else key
 
     def face_number(self, key: str) -> int | None:
         """Which of several faces of its picture a row is; None where there is but one."""
@@ -397,6 +401,7 @@ def origin_of(model: FaceModel, options: PipelineOptions) -> Origin:
             "batch_size": settle_batch_size(options, model),
             "detect": "none" if options.detect == "auto" else options.detect,
             **({"decoder": CARD_DECODER} if options.card else {}),
+            **({"keep_identity": True} if options.several and options.keep_identity else {}),
             **_detection(model, options),
         },
     )

@@ -96,7 +96,7 @@ def plan_update(
     for number, picture in enumerate(pictures):
         key = options.stored_key(picture.key)
         stamp = picture.stamp()
-        here = known.at(key)
+        here = known.at(picture.key)
         seen += here is not None or key in listed
         identity = options.stored_identity(picture.identity)
         if here is not None and (here.stamp, here.identity) == (stamp, identity):
@@ -149,6 +149,7 @@ class _Known:
     """A picture of the file, with the rows that it gave."""
 
     key: str
+    """As the source has it."""
     stamp: str
     identity: str
     rows: slice
@@ -189,7 +190,7 @@ def _groups(file: EmbeddingFile, options: PipelineOptions) -> Iterator[_Known]:
         paths, identities = file.paths(rows), file.identities(rows)
         stamps = file.column("stamps", rows) if has_stamps else [""] * len(paths)
         for row, path in enumerate(paths, start=start):
-            key = options.picture_of(path)
+            key = options.order_of(path)
             if first is not None and first.key == key:
                 first = replace(first, rows=slice(first.rows.start, row + 1))
                 continue

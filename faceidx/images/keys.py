@@ -65,6 +65,11 @@ def several_faces_key(key: str) -> str:
     return key.replace("#", "%23")
 
 
+def own_key(key: str) -> str:
+    """Return the picture's key that `several_faces_key` was given: order is by that."""
+    return key.replace("%23", "#")
+
+
 def picture_of_face(key: str) -> str:
     """Return the key of the picture that a face's key was made of."""
     return key.rpartition("#")[0]

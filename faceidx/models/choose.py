@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from faceidx.errors import FaceidxError
+from faceidx.errors import FaceidxError, JobError
 from faceidx.models.device import resolve_device
 from faceidx.models.engines import Way, build, fast_precisions, natural
 from faceidx.models.face_model import Compiled, FaceModel
@@ -69,9 +69,15 @@ def choose_model(
 
     Raises:
         InputError: as `open_model`.
+        JobError: int8 has no picture to be calibrated on.
     """
     if not len(sample):
-        return open_model(options)
+        if options.precision == "int8":
+            raise JobError(
+                "--precision int8 is calibrated on the first pictures, and none of them can be "
+                "used; give another precision"
+            )
+        return open_model(options, batch_size=batch_size)
     device = resolve_device(options.device)
     exact = open_exact(options)
     trial = _Trials(

@@ -49,6 +49,13 @@ def free_memory(device: str) -> int:
     return int(kilobytes) * 1024 if kilobytes else _UNKNOWN_MEMORY
 
 
+def device_name(device: str) -> str:
+    """What a GPU is, for people."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if torch.cuda.is_available() else ""
+
+
 def all_devices(device: str) -> list[str]:
     """The devices that a job may use: every GPU where `auto` or `cuda` names none of several."""
     resolved = resolve_device(device)

@@ -51,13 +51,16 @@ FACTS = ("image_size", "mean", "std", "color", "preset")
 """Options of what a foreign file does not say."""
 
 
-def open_model(options: ModelOptions) -> FaceModel:
+def open_model(options: ModelOptions, *, batch_size: int | None = None) -> FaceModel:
     """Open a model for few pictures: nothing is measured, and what is not given is never guessed.
 
     An engine of `auto` is the one natural to the file (torch for weights, onnxruntime for ONNX, but
     torch where a GPU is asked for that onnxruntime cannot use), a precision of `auto` is fp32. So
     a verdict does not depend on what was measured on a machine before. For many pictures there is
     `choose_model`.
+
+    Args:
+        batch_size: what batches will have, where that is known: for GPUs.
 
     Raises:
         InputError: the file is missing, of no known kind, names code, is damaged; a foreign file
@@ -79,7 +82,7 @@ def open_model(options: ModelOptions) -> FaceModel:
         precision="fp32" if options.precision == "auto" else options.precision,
         compiled=options.compiled or False,
     )
-    return build(exact, way, device=device)
+    return build(exact, way, device=device, batch_size=batch_size)
 
 
 def open_exact(options: ModelOptions) -> FaceModel:

@@ -17,6 +17,8 @@ from typing import Any
 
 from faceidx.errors import FaceidxError
 from faceidx.files import cache_folder, whole_file
+from faceidx.images.workers import usable_cores
+from faceidx.models.device import device_name
 
 logger = logging.getLogger(__name__)
 
@@ -68,15 +70,23 @@ def keep(key: str, measured: dict[str, Measured]) -> None:
 
 
 def machine_key(*facts: object) -> str:
-    """A key for this machine with what is installed on it, and for `facts` about the model."""
+    """A key for this machine with what is installed on it, and for `facts` about the model.
+
+    A GPU among the facts stands for what it is, not for its number.
+    """
     packages = {name: _version(name) for name in ("torch", "onnxruntime", "openvino", "faceidx")}
     machine = [
         processor(),
-        len(os.sched_getaffinity(0)),
+        usable_cores(),
         packages,
         os.environ.get("OMP_NUM_THREADS"),
     ]
-    return hashlib.sha256(json.dumps([machine, *map(str, facts)]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([machine, *map(_named, facts)]).encode()).hexdigest()
+
+
+def _named(fact: object) -> str:
+    text = str(fact)
+    return f"{text} {device_name(text)}" if text.startswith("cuda") else text
 
 
 def _read() -> dict[str, Any]:
