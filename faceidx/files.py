@@ -129,6 +129,17 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_folder(folder: Path, *, beside: Path) -> None:
+    """Delete a folder, which is gone in one step for whoever looks.
+
+    Args:
+        beside: in the same folder; what a kill leaves goes with its leftovers.
+    """
+    aside = _beside(beside)
+    folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def remove_leftovers(path: Path) -> None:
     """Delete the temporary files and folders that killed writers of `path` left beside it.
 
@@ -141,6 +152,11 @@ def remove_leftovers(path: Path) -> None:
                 shutil.rmtree(entry, ignore_errors=True)
             else:
                 entry.unlink(missing_ok=True)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of this name is one that a killed writer left."""
+    return name.startswith(_TEMPORARY)
 
 
 def _beside(path: Path) -> Path:

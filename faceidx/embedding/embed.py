@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
@@ -26,24 +25,32 @@ from faceidx.embedding.pipeline import (
     origin_of,
     prepare_of,
 )
+from faceidx.embedding.recorded import require_same_origin, run_as_before
 from faceidx.embedding.roll import Counts, Roll
 from faceidx.embedding.shards import (
+    drop_finished_work,
     open_job,
     partial_folder,
     read_job,
     shard_size,
     split_into_shards,
 )
-from faceidx.embedding.store import EmbeddingFile, Origin, require_same_fingerprint
+from faceidx.embedding.store import EmbeddingFile, Origin
 from faceidx.embedding.update import Plan, plan_retry, plan_update
 from faceidx.embedding.views import Views, show_file
 from faceidx.errors import InputError, JobError
-from faceidx.files import refuse_existing, remove_leftovers, require_parent, writer_lock
+from faceidx.files import (
+    refuse_existing,
+    remove_folder,
+    remove_leftovers,
+    require_parent,
+    writer_lock,
+)
 from faceidx.images.prepare import Prepare
 from faceidx.images.sources import Picture, Source, open_source
 from faceidx.images.workers import Workers
 from faceidx.models.choose import choose_model, sample_size
-from faceidx.models.face_model import Compiled, FaceModel
+from faceidx.models.face_model import FaceModel
 from faceidx.models.open import ModelOptions, model_shape
 from faceidx.progress import Progress, ProgressCallback, silent
 
@@ -90,6 +97,7 @@ def embed(options: EmbedOptions, progress: ProgressCallback = silent) -> dict[st
     """
     began = time.monotonic()
     require_parent(options.out)
+    _refuse_inputs(options)
     if options.out.is_dir():
         raise InputError(f"{options.out} is a folder; give the path of a file, such as faces.h5")
     if options.overwrite and (options.update or options.retry_failed):
@@ -101,6 +109,7 @@ def embed(options: EmbedOptions, progress: ProgressCallback = silent) -> dict[st
         # Once more: another process may have finished it meanwhile.
         _refuse_finished(options)
         remove_leftovers(options.out)
+        drop_finished_work(options.out)
         with _base(options) as base:
             result = _Job(options, source, base, progress).run()
     if options.views.wanted():
@@ -115,6 +124,13 @@ def embed(options: EmbedOptions, progress: ProgressCallback = silent) -> dict[st
     seconds = time.monotonic() - began
     rate = result.pop("made") / seconds
     return {**result, "seconds": seconds, "images_per_second": rate}
+
+
+def _refuse_inputs(options: EmbedOptions) -> None:
+    """Raise `InputError` where the output would take the place of what it is made of."""
+    for given in (options.images, options.model.path):
+        if options.out.exists() and given.exists() and options.out.samefile(given):
+            raise InputError(f"--out {options.out} is {given} itself; give another path")
 
 
 def _refuse_finished(options: EmbedOptions) -> None:
@@ -159,7 +175,7 @@ class _Job:
         began = time.monotonic()
         model = choose_model(
             wanted,
-            _sample(todo, prepare, sample_size(len(todo))),
+            _sample(self._for_sample(wanted, todo), prepare, sample_size(len(todo))),
             images=len(todo),
             batch_size=pipeline.batch_size,
             flip=pipeline.flip,
@@ -169,10 +185,11 @@ class _Job:
         )
         waiting = Waiting(open=time.monotonic() - began)
         origin = origin_of(model, pipeline)
-        self._require_same_origin(origin)
+        if self._base is not None:
+            require_same_origin(options.out, self._base.origin, origin)
         self._shard_size = self._shard_size or shard_size(model.rate)
         open_job(self._folder, self._settings(origin, pipeline), overwrite=options.overwrite)
-        fidelity = asdict(model.fidelity) if model.fidelity else _ITSELF
+        fidelity = asdict(model.fidelity) if model.fidelity else self._fidelity_before(todo)
         job = Job(
             folder=self._folder,
             pipeline=pipeline,
@@ -183,7 +200,7 @@ class _Job:
         counts = self._make_file(
             todo, model, job, plan, {"fidelity": json.dumps(fidelity)}, waiting
         )
-        shutil.rmtree(self._folder)
+        remove_folder(self._folder, beside=options.out)
         if warning := photo_warning(counts.far, counts.embedded, model):
             logger.warning(warning)
         return {
@@ -209,6 +226,13 @@ class _Job:
             "made": len(todo) - self._roll.resumed,
         }
 
+    def _for_sample(self, wanted: ModelOptions, todo: Sequence[Picture]) -> Sequence[Picture]:
+        """Pictures that engines are tried on, of which int8 is calibrated.
+
+        That on the first ones of all, whatever is left to do, so as to come to the same again.
+        """
+        return self._source.pictures if wanted.precision == "int8" else todo
+
     def _settle(self) -> tuple[ModelOptions, PipelineOptions, Prepare]:
         """What was asked for, and for the rest what the unfinished work or the file had.
 
@@ -217,12 +241,7 @@ class _Job:
         wanted, pipeline = self._options.model, self._options.pipeline
         before = self._recorded()
         self._before, self._shard_size = before, before.get("shard_size")
-        wanted = replace(
-            wanted,
-            engine=_unless_auto(wanted.engine, before.get("engine")),
-            precision=_unless_auto(wanted.precision, before.get("precision")),
-            compiled=_compiled(before) if wanted.compiled is None else wanted.compiled,
-        )
+        wanted = run_as_before(wanted, before)
         size = pipeline.batch_size or before.get("batch_size")
         preprocessing, template = model_shape(wanted)
         size = size or auto_batch_size(wanted.device, preprocessing.image_size)
@@ -240,22 +259,12 @@ class _Job:
             return job
         return {} if self._base is None else self._base.origin.preprocessing
 
-    def _require_same_origin(self, origin: Origin) -> None:
-        if self._base is None:
-            return
-        before = self._base.origin
-        require_same_fingerprint(
-            before.fingerprint, str(self._options.out), origin.fingerprint, origin.model
-        )
-        for name in sorted({*before.preprocessing, *origin.preprocessing}):
-            was, now = before.preprocessing.get(name), origin.preprocessing.get(name)
-            if was != now and name not in _MAY_CHANGE:
-                raise InputError(
-                    f"{self._options.out} was made with other options: {name} was {was}, now "
-                    f"{now}; give the same, or --overwrite"
-                )
-            if was != now:
-                logger.warning("%s was %s, and is %s for what is added", name, was, now)
+    def _fidelity_before(self, todo: Sequence[Picture]) -> Mapping[str, Any]:
+        """That of float32 itself, or of the file that nothing is added to."""
+        if self._base is None or todo:
+            return _ITSELF
+        recorded = json.loads(str(self._base.attribute("fidelity", "null")))
+        return recorded if isinstance(recorded, dict) else _ITSELF
 
     def _settings(self, origin: Origin, pipeline: PipelineOptions) -> dict[str, Any]:
         """What all shards must share."""
@@ -340,12 +349,14 @@ class _Job:
         if plan is not None:
             counts.add(plan.counts())
         if not counts.embedded:
-            self._give_up(counts)
+            self._give_up(counts, plan)
         return counts
 
-    def _give_up(self, counts: Counts) -> None:
+    def _give_up(self, counts: Counts, plan: Plan | None) -> None:
         reason = next((reason for path in self._roll.paths() for _, reason in _failed(path)), None)
-        shutil.rmtree(self._folder)
+        if reason is None and plan is not None:
+            reason = next((reason for _, reason in plan.kept.left.failed), None)
+        remove_folder(self._folder, beside=self._options.out)
         total = counts.failed + counts.no_face
         if not total:
             raise InputError(f"{self._options.out} would hold nothing: all its pictures are gone")
@@ -357,20 +368,6 @@ class _Job:
 
 # What float32 itself is measured as.
 _ITSELF = {"least": 1.0, "mean": 1.0, "pictures": 0}
-# Of what a file records, that which may differ in what is added to it: embeddings stay comparable.
-_MAY_CHANGE = {
-    *("engine", "precision", "compiled", "batch_size", "arch", "decoder"),
-    *("detector", "detect_template", "min_face", "min_score"),
-}
-
-
-def _unless_auto(wanted: str, recorded: object) -> str:
-    return str(recorded) if wanted == "auto" and recorded else wanted
-
-
-def _compiled(recorded: Mapping[str, Any]) -> Compiled | None:
-    compiled = recorded.get("compiled")
-    return compiled if compiled in get_args(Compiled) else None
 
 
 def _stamp(path: Path) -> str:

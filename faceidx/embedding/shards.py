@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import logging
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +24,10 @@ from faceidx.embedding.pipeline import Embedded, Waiting
 from faceidx.embedding.roll import Condition, Counts
 from faceidx.embedding.store import Column, EmbeddingFile, Left, Origin, write_embeddings
 from faceidx.errors import InputError
-from faceidx.files import FOLDER_MODE, whole_file
+from faceidx.files import FOLDER_MODE, is_temporary, remove_folder, whole_file
 from faceidx.images.pictures import Picture, keys_of
+
+logger = logging.getLogger(__name__)
 
 # Pictures a shard, on average: what an interruption can cost, against the price of a file and of a
 # last batch that is not full.
@@ -60,6 +62,18 @@ def read_job(folder: Path) -> dict[str, Any] | None:
     return settings
 
 
+def drop_finished_work(out: Path) -> None:
+    """Remove unfinished work on `out` that became `out` and was killed before it was removed.
+
+    The output is younger than the last run that went on with that work, then.
+    """
+    folder = partial_folder(out)
+    job = folder / _JOB
+    if out.exists() and job.exists() and out.stat().st_mtime_ns > job.stat().st_mtime_ns:
+        logger.info("%s is finished; what was left of the work on it is removed", out)
+        remove_folder(folder, beside=out)
+
+
 def open_job(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
     """Begin or go on with the work in a folder.
 
@@ -69,8 +83,9 @@ def open_job(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> N
             on with all the same: it would come out the same again.
 
     Raises:
-        InputError: unfinished work with other settings lies there.
+        InputError: unfinished work with other settings lies there, or something else does.
     """
+    _require_own(folder)
     try:
         difference = _difference(folder, read_job(folder), settings)
     except InputError:
@@ -78,12 +93,22 @@ def open_job(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> N
             raise
         difference = "it cannot be read"
     if difference and overwrite:
-        shutil.rmtree(folder)
+        remove_folder(folder, beside=folder.with_suffix(""))
     elif difference:
         raise InputError(f"{difference}; give the same, or --overwrite")
     folder.mkdir(FOLDER_MODE, exist_ok=True)
     with whole_file(folder / _JOB) as temporary:
         temporary.write_text(json.dumps(settings, indent=1), "utf-8")
+
+
+def _require_own(folder: Path) -> None:
+    """Raise `InputError` where something of the user's own has the folder's name."""
+    if not folder.exists() or (folder / _JOB).exists():
+        return
+    if not folder.is_dir() or not all(is_temporary(entry.name) for entry in folder.iterdir()):
+        raise InputError(
+            f"{folder} is where unfinished work is kept, and holds something else; move it away"
+        )
 
 
 def _difference(

@@ -1,0 +1,57 @@
+"""Going on with earlier work, or adding to its file: what is taken over, and what must agree."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+from faceidx.embedding.store import Origin, require_same_fingerprint
+from faceidx.errors import InputError
+from faceidx.models.face_model import Compiled
+from faceidx.models.open import ModelOptions
+
+logger = logging.getLogger(__name__)
+
+# Of what a file records, that which may differ in what is added to it: embeddings stay comparable.
+_MAY_CHANGE = {
+    *("engine", "precision", "compiled", "batch_size", "arch", "decoder"),
+    *("detector", "detect_template", "min_face", "min_score"),
+}
+
+
+def run_as_before(wanted: ModelOptions, before: Mapping[str, Any]) -> ModelOptions:
+    """Options that run a model as it was run before, but for what is given otherwise.
+
+    Args:
+        before: what is recorded; of another engine than is given nothing is known, nor is of
+            another precision how it was compiled.
+    """
+    engine = _unless_auto(wanted.engine, before.get("engine"))
+    known = before if engine == before.get("engine") else {}
+    precision = _unless_auto(wanted.precision, known.get("precision"))
+    known = known if precision == known.get("precision") else {}
+    compiled = wanted.compiled
+    if compiled is None and known.get("compiled") in get_args(Compiled):
+        compiled = known["compiled"]
+    return replace(wanted, engine=engine, precision=precision, compiled=compiled)
+
+
+def _unless_auto(wanted: str, recorded: object) -> str:
+    return str(recorded) if wanted == "auto" and recorded else wanted
+
+
+def require_same_origin(out: Path, before: Origin, now: Origin) -> None:
+    """Raise `InputError` where embeddings cannot be added to a file; warn of what else differs."""
+    require_same_fingerprint(before.fingerprint, str(out), now.fingerprint, now.model)
+    for name in sorted({*before.preprocessing, *now.preprocessing}):
+        was, found = before.preprocessing.get(name), now.preprocessing.get(name)
+        if was != found and name not in _MAY_CHANGE:
+            raise InputError(
+                f"{out} was made with other options: {name} was {was}, now {found}; give the "
+                "same, or --overwrite"
+            )
+        if was != found:
+            logger.warning("%s was %s, and is %s for what is added", name, was, found)
