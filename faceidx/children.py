@@ -6,11 +6,13 @@ Not a fork: forking a process with a model's threads in it can block for ever. N
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -46,7 +48,7 @@ class Child:
         command = [sys.executable, "-P", "-c", _START, module, function, str(theirs.fileno())]
         options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
         try:
-            with theirs:
+            with theirs, _without_interrupts():
                 self.process = subprocess.Popen(
                     [*command, *_checkout()],
                     pass_fds=[theirs.fileno()],
@@ -70,12 +72,23 @@ class Child:
             return self.process.wait()
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """What is started meanwhile never sees the terminal's Ctrl-C, which is for the parent."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def serve_parent(descriptor: int, work: Callable[[Connection], object]) -> None:
     """In such a process: do the work, and send what it returns, or the `FaceidxError` it raised.
 
     It ends silently where nobody is at the other end any more.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the parent
+    # What there is to be warned of the parent says, which opens the same model.
+    logging.getLogger("faceidx").addHandler(logging.NullHandler())
     connection = Connection(descriptor)
     try:
         try:

@@ -56,9 +56,7 @@ The same command goes on after an interruption."""
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16"]),
-    default="float32",
-    show_default=True,
-    help="How embeddings are stored.",
+    help="How embeddings are stored: float32, or as the file that is brought up to date has it.",
 )
 @click.option("--follow-links", is_flag=True, help="Follow links to folders.")
 @click.option("--update", is_flag=True, help="Embed what is new or changed, drop what is gone.")

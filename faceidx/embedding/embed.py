@@ -36,7 +36,7 @@ from faceidx.embedding.shards import (
     split_into_shards,
 )
 from faceidx.embedding.store import EmbeddingFile, Origin
-from faceidx.embedding.update import Plan, plan_retry, plan_update
+from faceidx.embedding.update import Plan, plan_retry, plan_update, require_own_columns
 from faceidx.embedding.views import Views, show_file
 from faceidx.errors import InputError, JobError
 from faceidx.files import (
@@ -72,8 +72,9 @@ class EmbedOptions:
     pipeline: PipelineOptions = field(default_factory=PipelineOptions)
     root: Path | None = None
     """For a list: the folder that its paths are relative to."""
-    dtype: str = "float32"
-    """How embeddings are stored: `float32` or `float16`."""
+    dtype: str | None = None
+    """How embeddings are stored: `float32` or `float16`; None takes what there is already, else
+    `float32`."""
     follow_links: bool = False
     overwrite: bool = False
     views: Views = field(default_factory=Views)
@@ -194,7 +195,7 @@ class _Job:
             folder=self._folder,
             pipeline=pipeline,
             origin=origin,
-            dtype=options.dtype,
+            dtype=self._dtype(),
             total=len(todo),
         )
         counts = self._make_file(
@@ -248,6 +249,16 @@ class _Job:
         pipeline = replace(pipeline, batch_size=size)
         return wanted, pipeline, prepare_of(preprocessing, template, pipeline)
 
+    def _dtype(self) -> str:
+        stored = None if self._base is None else self._base.dtype
+        given = self._options.dtype
+        if given and stored and given != stored:
+            raise InputError(
+                f"{self._options.out} was made with other options: dtype was {stored}, now "
+                f"{given}; give the same, or --overwrite"
+            )
+        return str(given or stored or self._before.get("dtype") or "float32")
+
     def _recorded(self) -> Mapping[str, Any]:
         try:
             job = read_job(self._folder)
@@ -272,7 +283,7 @@ class _Job:
             "model": self._options.model.path.name,
             "fingerprint": origin.fingerprint,
             **origin.preprocessing,
-            "dtype": self._options.dtype,
+            "dtype": self._dtype(),
             "shard_size": self._shard_size,
             "max_pixels": pipeline.max_pixels,
             "brought up to date": None if self._base is None else _stamp(self._options.out),
@@ -281,6 +292,7 @@ class _Job:
     def _plan(self, pipeline: PipelineOptions) -> Plan | None:
         if self._base is None:
             return None
+        require_own_columns(self._base)
         if not self._options.update:
             return plan_retry(self._base, self._source.pictures, pipeline)
         return plan_update(

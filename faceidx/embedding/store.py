@@ -96,6 +96,11 @@ class EmbeddingFile:
     def close(self) -> None:
         self._file.close()
 
+    @property
+    def dtype(self) -> str:
+        """How embeddings are stored: `float32` or `float16`."""
+        return str(self._vectors.dtype)
+
     def attribute(self, name: str, default: Any = None) -> Any:
         """An attribute of the file."""
         with reading(self.path):

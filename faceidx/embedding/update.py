@@ -15,6 +15,7 @@ from faceidx.embedding.roll import Counts
 from faceidx.embedding.store import EmbeddingFile, Left
 from faceidx.errors import InputError
 from faceidx.images.pictures import Picture
+from faceidx.images.prepare import FACE
 
 _BLOCK = 8192
 
@@ -62,6 +63,26 @@ class _Chosen(Sequence[Picture]):
         return list, (list(self),)  # another process needs none but these
 
 
+def require_own_columns(file: EmbeddingFile) -> None:
+    """Raise `InputError` where a file's rows are not as they would be made now.
+
+    It does not say when its pictures last changed, or somebody has added values of their own, which
+    new rows would not have.
+    """
+    columns = set(file.columns())
+    if not file.count:
+        return
+    if "stamps" not in columns:
+        raise InputError(
+            f"{file.path} does not say when its pictures last changed; give --overwrite"
+        )
+    if strange := sorted(columns - {"stamps", *(FACE.names or ())}):
+        raise InputError(
+            f"{file.path} holds {strange[0]!r}, which new rows would lack; take it out, or embed "
+            "into another file"
+        )
+
+
 def plan_update(
     file: EmbeddingFile,
     pictures: Sequence[Picture],
@@ -77,14 +98,7 @@ def plan_update(
     Args:
         pictures: in the order of their keys.
         retry_failed: try pictures again that failed, though they have not changed.
-
-    Raises:
-        InputError: the file does not say when its pictures last changed.
     """
-    if file.count and "stamps" not in file.columns():
-        raise InputError(
-            f"{file.path} does not say when its pictures last changed; give --overwrite"
-        )
     before = file.left()
     failed = dict(before.failed)
     listed = {*failed, *before.no_face}

@@ -88,7 +88,7 @@ def _expanded(text: str) -> Iterator[str]:
                 yield expanded
                 continue
             pattern = Path(expanded)
-            matching = pattern.parent.glob(re.sub(r"\*+", "*", pattern.name))
+            matching = pattern.parent.glob(re.sub(r"\*+", "*", pattern.name.replace("[", "[[]")))
             found = sorted(map(os.fspath, matching), key=os.fsencode)
             if not found:
                 raise InputError(f"{expanded}: no shard has such a name")

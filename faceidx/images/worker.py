@@ -29,7 +29,6 @@ SECONDS_A_PICTURE = 60
 
 def serve(descriptor: int) -> None:
     """Answer requests on a socket until its other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the parent
     _be_the_first_to_be_killed()
     connection = Connection(descriptor)
     try:

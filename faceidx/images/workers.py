@@ -10,6 +10,7 @@ import atexit
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +31,9 @@ Tag = TypeVar("Tag")
 _MOST_A_REQUEST = 16
 # Pictures that are worth a further worker, which takes a fifth of a second to start.
 _FEWEST_A_WORKER = 16
+
+# How often one is started that somebody kills meanwhile.
+_STARTS, _SECONDS_TO_START_AGAIN = 5, 0.5
 
 # A worker is one thread among as many workers as there are cores.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -74,13 +78,14 @@ class Workers:
         depth = max(at_once, ahead // request)
         waiting: deque[tuple[list[tuple[Tag, Picture]], Future[list[Prepared | str]]]] = deque()
 
-        def submit() -> None:
+        def submit() -> bool:
             if part := list(islice(source, request)):
                 alone = [picture for _, picture in part]
                 waiting.append((part, self._threads.submit(_faces_of, alone, prepare)))
+            return bool(part)
 
-        for _ in range(depth):
-            submit()
+        while len(waiting) < depth and submit():
+            continue
         while waiting:
             part, future = waiting.popleft()
             submit()
@@ -144,6 +149,10 @@ def _attempt(pictures: Sequence[Picture], prepare: Prepare) -> list[Prepared | s
 # --- one worker, and those that are idle -------------------------------------------------------
 
 
+class _KilledError(JobError):
+    """Somebody ended a worker while it started."""
+
+
 class _Worker:
     def __init__(self) -> None:
         self._child = Child("faceidx.images.worker", "serve", environment=_ONE_THREAD)
@@ -152,7 +161,9 @@ class _Worker:
         except (EOFError, OSError):
             ready = False
         if not ready:
-            raise JobError(f"the process that decodes pictures ended at its start ({self.end()})")
+            code = self.end()
+            kind = _KilledError if code < 0 else JobError
+            raise kind(f"the process that decodes pictures ended at its start ({code})")
 
     def ask(self, pictures: Sequence[Picture], prepare: Prepare) -> list[Prepared | str]:
         self._child.connection.send((_folder(), prepare, pictures))
@@ -187,6 +198,11 @@ def _take() -> _Worker:
             if worker.is_alive():
                 return worker
             worker.end()
+    for _ in range(_STARTS - 1):
+        try:
+            return _Worker()
+        except _KilledError:  # as the system kills decoders first where memory runs out
+            time.sleep(_SECONDS_TO_START_AGAIN)
     return _Worker()
 
 
