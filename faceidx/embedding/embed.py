@@ -174,10 +174,12 @@ class _Job:
         plan = self._plan(pipeline)
         todo: Sequence[Picture] = self._source.pictures if plan is None else plan.todo
         began = time.monotonic()
+        # int8 is calibrated on the first pictures of all, whatever is left to do.
+        tried_on = self._source.pictures if wanted.precision == "int8" else todo
         model = choose_model(
             wanted,
-            _sample(self._for_sample(wanted, todo), prepare, sample_size(len(todo))),
-            images=len(todo),
+            _sample(tried_on, prepare, sample_size(len(tried_on))),
+            images=len(tried_on),
             batch_size=pipeline.batch_size,
             flip=pipeline.flip,
         )
@@ -226,13 +228,6 @@ class _Job:
             "waited": asdict(waiting),
             "made": len(todo) - self._roll.resumed,
         }
-
-    def _for_sample(self, wanted: ModelOptions, todo: Sequence[Picture]) -> Sequence[Picture]:
-        """Pictures that engines are tried on, of which int8 is calibrated.
-
-        That on the first ones of all, whatever is left to do, so as to come to the same again.
-        """
-        return self._source.pictures if wanted.precision == "int8" else todo
 
     def _settle(self) -> tuple[ModelOptions, PipelineOptions, Prepare]:
         """What was asked for, and for the rest what the unfinished work or the file had.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from faceidx.errors import InputError
+from faceidx.escape import for_terminal
 from faceidx.files import sha256_file
 from faceidx.images.preprocess import Preprocessing
 from faceidx.models.face_model import FaceModel
@@ -21,6 +23,8 @@ from faceidx.models.record import fingerprint
 if TYPE_CHECKING:
     import onnx
     import onnxruntime
+
+logger = logging.getLogger(__name__)
 
 # How far batched and single embeddings may differ, relative to their length, for a model whose
 # batch size was freed to count as working in batches: float32 rounding, with room for reordering.
@@ -80,6 +84,7 @@ def load_onnx_model(
     if not batched and fixed != 1:
         raise InputError(f"{path} takes batches of {fixed} and nothing else; export it anew")
     single = run_session(session, np.zeros((1, *wanted), np.float32), path)
+    _check_output(session, single, path)
     return OnnxModel(
         name=path.name,
         arch=own.record.arch if own else "onnx",
@@ -96,6 +101,23 @@ def load_onnx_model(
         channels_last=channels_last,
         batched=batched,
     )
+
+
+def _check_output(session: onnxruntime.InferenceSession, single: np.ndarray, path: Path) -> None:
+    """Raise `InputError` where what a graph gives of a picture is no embedding.
+
+    Of several outputs the first is taken, which one line says.
+    """
+    first, *others = session.get_outputs()
+    if single.shape[1] < 2:
+        raise InputError(f"{path}: its output {first.name} is one number a picture, no embedding")
+    if others:
+        logger.warning(
+            "%s: its first output, %s, is taken for the embedding; left out: %s",
+            path.name,
+            for_terminal(first.name),
+            ", ".join(for_terminal(other.name) for other in others),
+        )
 
 
 def own_record(path: Path) -> OnnxRecord | None:
@@ -319,6 +341,10 @@ def run_session(
     except Exception as error:  # as above
         raise InputError(f"{path or 'the model'} failed to run ({_one_line(error)})") from None
     output = np.atleast_1d(output)
+    if output.ndim > 2 and output[0].size != max(output.shape[1:]):
+        raise InputError(
+            f"{path or 'the model'} gives a map of {output.shape[1:]} a picture, no embedding"
+        )
     output = output.reshape(output.shape[0], -1) if output.ndim != 2 else output
     if len(output) != len(batch):
         raise InputError(

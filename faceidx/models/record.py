@@ -75,14 +75,22 @@ class ModelRecord:
                 embedding_dim=int(values["embedding_dim"]),
                 preprocessing=Preprocessing.from_dict(values),
                 template=values["template"],
-                class_names=values["class_names"],
+                class_names=_names(values["class_names"]),
                 head=Head(**values["head"]) if values["head"] else None,
-                training=values["training"],
+                training=dict(values["training"]),
             )
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{source}: its faceidx record is damaged ({error!r})") from None
+
+
+def _names(values: object) -> list[str] | None:
+    if values is None:
+        return None
+    if not isinstance(values, list) or not all(isinstance(name, str) for name in values):
+        raise TypeError("class_names is no list of names")
+    return values
 
 
 def weights_digest(tensors: Mapping[str, np.ndarray]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from faceidx.embedding import embed as module
 from faceidx.embedding import shards
 from faceidx.embedding.batches import Part
 from faceidx.embedding.embed import EmbedOptions, embed
@@ -43,6 +44,54 @@ def _stopped_after_one_shard(options: EmbedOptions, monkeypatch: pytest.MonkeyPa
         patch.setattr(shards, "write_shard", stopping)
         with pytest.raises(KeyboardInterrupt):
             embed(options)
+
+
+def test_work_that_was_finished_and_not_removed_is_in_nobodys_way(
+    pictures: Path, fake_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.h5"
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    for changes in ({}, {"update": True}):
+        draw(pictures / "p2" / f"new{len(changes)}.png", seed=78)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "remove_folder", killed)
+            with pytest.raises(KeyboardInterrupt):
+                embed(_options(pictures, out, fake_model_file, **changes))
+        assert (tmp_path / "out.h5.partial").exists()
+    draw(pictures / "p2" / "last.png", seed=79)
+    assert embed(_options(pictures, out, fake_model_file, update=True))["kept"] == 13
+    assert not (tmp_path / "out.h5.partial").exists()
+
+
+def test_a_folder_of_the_users_own_is_left_alone(
+    pictures: Path, fake_model_file: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out.h5.partial"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="holds something else; move it away"):
+            embed(_options(pictures, tmp_path / "out.h5", fake_model_file, overwrite=overwrite))
+    assert (folder / "thesis.txt").read_text() == "years of work"
+    (folder / "thesis.txt").rename(folder / ".faceidx-tmp-0123456789ab-job.json")
+    assert embed(_options(pictures, tmp_path / "out.h5", fake_model_file))["embedded"] == 11
+
+
+@pytest.mark.parametrize("which", ["list", "model"])
+def test_what_a_file_is_made_of_is_not_replaced_by_it(
+    which: str, pictures: Path, fake_model_file: Path, tmp_path: Path
+) -> None:
+    listed, model = tmp_path / "list.txt", tmp_path / "model.safetensors"
+    listed.write_text("p0/0.png\n")
+    shutil.copy(fake_model_file, model)
+    out = listed if which == "list" else model
+    before = out.read_bytes()
+    with pytest.raises(InputError, match="itself; give another path"):
+        embed(_options(listed, out, model, root=pictures, overwrite=True))
+    assert out.read_bytes() == before
 
 
 def test_a_picture_that_disappears_meanwhile_is_listed_with_the_reason(

@@ -16,7 +16,7 @@ from faceidx.embedding import merge, pipeline, shards
 from faceidx.embedding.embed import embed
 from faceidx.embedding.pipeline import PipelineOptions
 from faceidx.embedding.store import EmbeddingFile
-from faceidx.errors import InputError
+from faceidx.errors import InputError, JobError
 from faceidx.images.prepare import FACE, Prepared, WholePicture
 from faceidx.models.face_model import Compiled
 from faceidx.models.open import ModelOptions
@@ -182,6 +182,78 @@ def test_what_is_added_is_made_as_the_file_was(
     np.testing.assert_allclose(found, fresh, atol=0.01)
 
 
+def test_values_that_new_rows_would_lack_are_not_lost(
+    pictures: Path, model: FakeModel, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.h5"
+    embed(_options(pictures, out))
+    with h5py.File(out, "r+") as file:
+        file["mine"] = np.arange(11)
+    for way in ({"update": True}, {"retry_failed": True}):
+        with pytest.raises(InputError, match="'mine', which new rows would lack"):
+            embed(_options(pictures, out, **way))
+    with h5py.File(out, "r+") as file:
+        del file["mine"], file["stamps"]
+    for way in ({"update": True}, {"retry_failed": True}):
+        with pytest.raises(InputError, match="does not say when its pictures last changed"):
+            embed(_options(pictures, out, **way))
+
+
+def test_embeddings_stay_stored_as_they_were(
+    pictures: Path, model: FakeModel, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.h5"
+    embed(_options(pictures, out, dtype="float16"))
+    draw(pictures / "p2" / "new.png", seed=78)
+    with pytest.raises(InputError, match="dtype was float16, now float32"):
+        _update(pictures, out, dtype="float32")
+    assert _update(pictures, out)["kept"] == 11
+    with EmbeddingFile(out) as file:
+        assert file.dtype == "float16"
+    embed(_options(pictures, tmp_path / "fresh.h5", dtype="float16"))
+    assert _content(out) == _content(tmp_path / "fresh.h5")
+
+
+def test_an_update_that_leaves_only_failures_says_why_they_fail(
+    pictures: Path, model: FakeModel, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.h5"
+    (pictures / "text.jpg").write_text("this is no picture")
+    embed(_options(pictures, out))
+    for picture in pictures.rglob("*.png"):
+        picture.unlink()
+    with pytest.raises(JobError, match=r"none of 1 pictures .* the first: not a picture"):
+        _update(pictures, out)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_an_update_of_nothing_keeps_the_fidelity_and_needs_no_picture(
+    pictures: Path, fake_model_file: Path, tmp_path: Path, precision: str
+) -> None:
+    engine = "onnx" if precision == "int8" else "torch"
+    model = ModelOptions(path=fake_model_file, device="cpu", engine=engine, precision=precision)
+    out = tmp_path / "out.h5"
+    before = embed(_options(pictures, out, model=model))["fidelity"]
+    for way in ({"update": True}, {"retry_failed": True}):
+        assert embed(_options(pictures, out, model=model, **way))["fidelity"] == before
+    shutil.copy(pictures / "p0" / "0.png", pictures / "zz.png")
+    assert _update(pictures, out, model=model)["kept"] == 11
+    with EmbeddingFile(out) as file:  # calibrated anew on other pictures it would differ
+        rows = dict(zip(file.paths(), file.vectors(), strict=True))
+    np.testing.assert_allclose(rows["p0/0.png"], rows["zz.png"], atol=1e-5)
+
+
+def test_another_engine_takes_nothing_over(
+    pictures: Path, fake_model_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = ModelOptions(path=fake_model_file, device="cpu")
+    out = tmp_path / "out.h5"
+    embed(_options(pictures, out, model=replace(given, engine="torch", precision="bf16")))
+    result = _update(pictures, out, model=replace(given, engine="onnx"))
+    assert (result["engine"], result["precision"]) == ("onnx", "fp32")
+    assert "engine was torch, and is onnx for what is added" in caplog.text
+
+
 def test_a_way_that_this_version_does_not_know_is_chosen_anew(
     pictures: Path, fake_model_file: Path, tmp_path: Path
 ) -> None:
@@ -237,6 +309,8 @@ def wide(tmp_path: Path) -> Path:
         draw(root / f"p{number // 2}" / f"{number}.png", seed=number, size=(16, 32))
     draw(root / "p1" / "a#1.png", seed=50, size=(16, 32))
     draw(root / "p1" / "narrow.png", seed=51)
+    for name in ("a$.png", "a.png", "a!.png"):  # `#` is stored as `%23`, which comes after them
+        draw(root / "p1" / name, seed=len(name), size=(16, 32))
     (root / "p2" / "no#.png").write_text("no picture")
     return root
 
@@ -252,9 +326,9 @@ def test_each_of_several_faces_is_a_row_and_updates_keep_them_together(
     assert {
         name: result[name] for name in ("images", "embedded", "faces", "failed", "no_face")
     } == {
-        "images": 11,
-        "embedded": 9,
-        "faces": 18,
+        "images": 14,
+        "embedded": 12,
+        "faces": 24,
         "failed": 1,
         "no_face": 1,
     }
@@ -264,7 +338,7 @@ def test_each_of_several_faces_is_a_row_and_updates_keep_them_together(
         assert "p1/a%231.png#2" in paths
         assert set(file.identities()) == {""}
         assert file.columns() == sorted([*(FACE.names or ()), "stamps"])
-        assert np.asarray(file.column("boxes"))[:, 0].tolist() == [0, 1] * 9
+        assert np.asarray(file.column("boxes"))[:, 0].tolist() == [0, 1] * 12
         left = file.left()
         assert [key for key, _ in left.failed] == ["p2/no%23.png"]
         assert left.no_face == ["p1/narrow.png"]
@@ -272,10 +346,12 @@ def test_each_of_several_faces_is_a_row_and_updates_keep_them_together(
     draw(wide / "p1" / "narrow.png", seed=51, size=(16, 40))
     draw(wide / "p0" / "00.png", seed=52, size=(16, 32))
     updated = _update(wide, out, pipeline=faces)
-    assert (updated["kept"], updated["removed"], updated["faces"]) == (8, 1, 20)
+    assert (updated["kept"], updated["removed"], updated["faces"]) == (11, 1, 26)
     embed(_options(wide, tmp_path / "fresh.h5", pipeline=faces))
     assert _content(out) == _content(tmp_path / "fresh.h5")
     named = replace(faces, keep_identity=True)
     embed(_options(wide, tmp_path / "named.h5", pipeline=named))
     with EmbeddingFile(tmp_path / "named.h5") as file:
         assert set(file.identities()) == {"p0", "p1", "p2", "p3"}
+    with pytest.raises(InputError, match="keep_identity was True, now None"):
+        _update(wide, tmp_path / "named.h5", pipeline=faces)

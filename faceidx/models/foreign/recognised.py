@@ -83,9 +83,12 @@ def to_model_file(found: Recognised, preprocessing: Preprocessing, source: str) 
                 f"{what} has {name} of {tuple(tensor.shape)}, where pictures of {height} x {width} "
                 f"need {tuple(like.shape)}; is --image-size right?"
             )
+        if like.is_floating_point() and not tensor.is_floating_point():
+            raise InputError(f"{what} has {name} in {tensor.dtype}, which are no plain numbers")
+        tensor = tensor.detach().to(like.dtype)
         if not bool(torch.isfinite(tensor).all()):
             raise InputError(f"{what} has numbers in {name} that are not finite")
-        backbone[name] = tensor.detach().to(like.dtype).contiguous().clone()
+        backbone[name] = tensor.contiguous().clone()
     record = ModelRecord(
         arch=found.arch,
         embedding_dim=found.embedding_dim,
