@@ -25,7 +25,7 @@ class FaceModel(ABC):
     """A model ready to run on one device."""
 
     name: str
-    """For people: the file's name."""
+    """For people: the file's name, escaped as keys are."""
     arch: str
     embedding_dim: int
     preprocessing: Preprocessing

@@ -15,6 +15,7 @@ import numpy as np
 from faceidx.errors import InputError
 from faceidx.escape import for_terminal
 from faceidx.files import sha256_file
+from faceidx.images.keys import escape_key
 from faceidx.images.preprocess import Preprocessing
 from faceidx.models.face_model import FaceModel
 from faceidx.models.onnx_record import OnnxRecord, attached_record
@@ -86,7 +87,7 @@ def load_onnx_model(
     single = run_session(session, np.zeros((1, *wanted), np.float32), path)
     _check_output(session, single, path)
     return OnnxModel(
-        name=path.name,
+        name=escape_key(path.name),
         arch=own.record.arch if own else "onnx",
         embedding_dim=single.shape[1],
         preprocessing=preprocessing,

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from faceidx.errors import InputError
+from faceidx.images.keys import escape_key
 from faceidx.images.preprocess import Preprocessing
 from faceidx.models.face_model import FaceModel, mirror
 from faceidx.models.file import ModelFile, backbone_digest
@@ -50,7 +51,7 @@ def load_torch_model(content: ModelFile, path: Path, *, device: str) -> TorchMod
     backbone = build_backbone(content, str(path)).eval()
     runner = Runner(backbone, record.preprocessing, device=device, precision="fp32")
     return TorchModel(
-        name=path.name,
+        name=escape_key(path.name),
         arch=record.arch,
         embedding_dim=record.embedding_dim,
         preprocessing=record.preprocessing,

@@ -60,6 +60,18 @@ def test_the_file_holds_what_the_model_gives(
         np.testing.assert_allclose(file.vectors(), expected, rtol=1e-3, atol=1e-4)
 
 
+def test_the_name_of_a_model_may_be_any_bytes(
+    run_cli: RunCli, pictures: Path, tmp_path: Path
+) -> None:
+    graph = reshape_graph(tmp_path / "m.onnx", batch="n", side=16, target=[-1, 768])
+    model = graph.rename(tmp_path / os.fsdecode(b"m\xe9.onnx"))
+    way = ("--device", "cpu", "--mean", "0.5", "--std", "0.5", "--color", "rgb")
+    embed = run_cli.of("embed", "--model", str(model), *way)
+    assert embed.json(pictures, "--out", tmp_path / "o.h5")["model"] == "m%E9.onnx"
+    with EmbeddingFile(tmp_path / "o.h5") as file:
+        assert file.origin.model == "m%E9.onnx"
+
+
 def test_a_list_and_one_picture_are_taken_as_well(
     embed: RunCli, pictures: Path, tmp_path: Path
 ) -> None:

@@ -79,6 +79,12 @@ def test_a_name_stands_for_the_shards_that_webdataset_would_open(
     assert sorted(set(theirs)) == sorted(f"s/{shard}.tar" for shard in expected)
 
 
+def test_brackets_in_a_wildcard_stand_for_themselves(tmp_path: Path) -> None:
+    _pack(tmp_path / "set[1]-0.tar", {"a.png": _png(0)})
+    _pack(tmp_path / "set1-0.tar", {"b.png": _png(1)})
+    assert _found(open_source(tmp_path / "set[1]-*.tar")) == [("a.png", "")]
+
+
 def test_a_shard_whose_own_name_has_braces_is_taken_as_it_is(tmp_path: Path) -> None:
     _pack(tmp_path / "{0..3}.tar", {"a.png": _png(0)})
     assert _found(open_source(tmp_path / "{0..3}.tar")) == [("a.png", "")]

@@ -135,6 +135,23 @@ def test_what_cannot_be_started_is_a_failed_job(monkeypatch: pytest.MonkeyPatch)
         _results(["a"])
 
 
+def test_a_worker_that_somebody_kills_while_it_starts_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!/bin/sh\necho >> {tmp_path}/starts\n"
+        f'[ $(wc -l < {tmp_path}/starts) -lt 3 ] && kill -9 $$\nexec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o700)
+    monkeypatch.setattr(workers, "_idle", [])
+    monkeypatch.setattr(workers, "_SECONDS_TO_START_AGAIN", 0.0)
+    monkeypatch.setattr(sys, "executable", str(python))
+    (result,) = _results(["a"])
+    assert isinstance(result, Prepared)
+    assert (tmp_path / "starts").read_text().count("\n") == 3
+
+
 _KILLED = """
 import sys, time
 from pathlib import Path

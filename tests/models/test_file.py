@@ -80,6 +80,9 @@ def test_a_full_disk_leaves_no_file(
         ({"class_names": ["one"]}, "classifier does not fit"),
         ({"head": {"nonsense": 1}}, "damaged"),
         ({"embedding_dim": "eight"}, "damaged"),
+        ({"class_names": 5}, "damaged"),
+        ({"class_names": "abc"}, "damaged"),
+        ({"training": None}, "damaged"),
     ],
 )
 def test_a_record_that_cannot_be_used_is_an_error_that_names_the_file(

@@ -292,6 +292,14 @@ _WRONG: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "shape": (lambda s: s.update({"conv1.weight": torch.ones(64, 3, 5, 5)}), "conv1.weight of"),
     "number": (lambda s: s.update({"fc.weight": torch.ones(())}), "lacks fc.weight"),
     "blocks": (lambda s: s.update({"layer4.2.bn1.bias": torch.ones(2)}), r"\[2, 2, 2, 3\] blocks"),
+    "whole numbers": (
+        lambda s: s.update({"conv1.weight": s["conv1.weight"].to(torch.int8)}),
+        "no plain numbers",
+    ),
+    "beyond float32": (
+        lambda s: s.update({"fc.bias": torch.full_like(s["fc.bias"], 1e300, dtype=torch.float64)}),
+        "not finite",
+    ),
     "not finite": (lambda s: s["fc.bias"].fill_(float("nan")), "not finite"),
     "two": (_two_networks, "several networks"),
     "other": (lambda s: (s.clear(), s.update(a=torch.ones(2))), "no network that faceidx knows"),

@@ -108,6 +108,20 @@ def test_an_output_of_n_d_1_1_counts_as_n_d(tmp_path: Path) -> None:
     assert _open(path).raw_embed(_pictures(2)).shape == (2, 3)
 
 
+def test_of_several_outputs_the_first_is_taken_which_one_line_says(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "m.onnx"
+    graph = onnx.load(mean_color_graph(path, shape=("n", 3, 4, 4)))
+    graph.graph.node.append(helper.make_node("Relu", ["y"], ["nor\nm"]))
+    graph.graph.output.append(helper.make_tensor_value_info("nor\nm", TensorProto.FLOAT, ("n", 3)))
+    onnx.save(graph, path)
+    assert _open(path).embedding_dim == 3
+    assert (
+        "m.onnx: its first output, y, is taken for the embedding; left out: nor\\nm" in caplog.text
+    )
+
+
 def test_graphs_that_are_no_face_models_are_errors(tmp_path: Path) -> None:
     def graph(name: str, op: str, shape: Any, output: Any, **attributes: Any) -> Path:
         nodes = [helper.make_node(op, ["x"], ["y"], **attributes)]
@@ -133,15 +147,9 @@ def test_graphs_that_are_no_face_models_are_errors(tmp_path: Path) -> None:
         (graph("flat.onnx", "Relu", ("n", 48), ("n", 48)), "three-channel pictures"),
         (graph("grey.onnx", "Relu", ("n", 1, 4, 4), ("n", 1, 4, 4)), "three-channel pictures"),
         (graph("op.onnx", "NoSuchOp", ("n", 3, 4, 4), ("n", 3)), "cannot be run"),
-        (
-            graph("one.onnx", "ReduceMean", ("n", 3, 4, 4), (1,), keepdims=0),
-            None,  # one number for the whole batch: fits a batch of one, so it opens
-        ),
+        (graph("one.onnx", "ReduceMean", ("n", 3, 4, 4), (1,), keepdims=0), "is one number"),
+        (graph("map.onnx", "Relu", ("n", 3, 4, 4), ("n", 3, 4, 4)), r"a map of \(3, 4, 4\)"),
     ):
-        if message is None:
-            with pytest.raises(InputError, match="1 rows for 2 pictures"):
-                _open(path).raw_embed(_pictures(2))
-            continue
         with pytest.raises(InputError, match=message) as error:
             _open(path)
         assert "\n" not in str(error.value)
