@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -174,12 +175,14 @@ def _refuse(name: str) -> None:
 
 @pytest.fixture
 def run_cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[RunCli]:
-    """The command line; what it changes in the process (umask, logging) is changed back."""
+    """The command line; what it changes in the process is changed back: umask, logging, SIGINT."""
+    interrupt = signal.getsignal(signal.SIGINT)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     umask = os.umask(0o077)
     os.umask(umask)
     yield RunCli(monkeypatch, capfd)
     os.umask(umask)
+    signal.signal(signal.SIGINT, interrupt)
     root.handlers[:] = handlers
     root.setLevel(level)

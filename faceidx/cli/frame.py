@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import re
+import signal
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,11 +25,14 @@ from faceidx.progress import Progress, ProgressCallback, silent
 EXIT_FAILED, EXIT_USAGE, EXIT_STRICT, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 FILE = click.Path(path_type=Path)
+_INTERRUPTED = "interrupted; run the same command again to go on"
 
 
 def run_and_exit(command: click.Command) -> NoReturn:
     """Run a command; an error becomes one line on stderr and the exit code it stands for."""
     os.umask(0o077)  # faces and names are for their owner only, whichever library writes them
+    _open_what_is_closed()
+    interrupts = _Interrupts()
     try:
         code = command.main(standalone_mode=False, prog_name="faceidx")
         sys.stdout.flush()
@@ -47,7 +51,7 @@ def run_and_exit(command: click.Command) -> NoReturn:
     except FaceidxError as error:
         code = _fail(str(error), EXIT_FAILED)
     except (KeyboardInterrupt, click.Abort):
-        code = _fail("interrupted; run the same command again to go on", EXIT_INTERRUPTED)
+        code = _fail(_INTERRUPTED, EXIT_INTERRUPTED)
     except MemoryError:
         code = _fail("out of memory; give a smaller batch or a part of the data", EXIT_FAILED)
     except BrokenPipeError:
@@ -56,7 +60,42 @@ def run_and_exit(command: click.Command) -> NoReturn:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         code = _fail(f"{where}{error.strerror or error}", EXIT_FAILED)
+    except Exception:
+        if not interrupts.seen:
+            raise
+        code = _fail(_INTERRUPTED, EXIT_INTERRUPTED)
+    interrupts.ignore()  # it is done, and nothing is left to be interrupted
     sys.exit(code if isinstance(code, int) else 0)
+
+
+class _Interrupts:
+    """Ctrl-C, known as such whatever libraries make of it while they are being imported."""
+
+    def __init__(self) -> None:
+        self.seen = False
+        # Not where it is ignored, as for a job in the background, or where somebody else listens.
+        self._ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if self._ours:
+            signal.signal(signal.SIGINT, self._hear)
+
+    def ignore(self) -> None:
+        """Listen no more."""
+        if self._ours:
+            signal.signal(signal.SIGINT, lambda *_: None)
+
+    def _hear(self, *_: object) -> None:
+        self.seen = True
+        raise KeyboardInterrupt
+
+
+def _open_what_is_closed() -> None:
+    """Have standard streams lead somewhere: a file of ours would get the number of a closed one."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
 
 
 def _fail(message: str, code: int) -> int:
@@ -153,6 +192,10 @@ def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None)
             raise InputError(f"{value}: {ctx.command_path} has no option --{flag}")
         if isinstance(option.type, click.Path) and not isinstance(given, str):
             raise InputError(f"{value}: {flag} = {given} is no path; put it in quotes")
+        if isinstance(given, str) and "\0" in given:
+            raise InputError(f"{value}: {flag} holds a NUL, which no option can")
+        if option.is_flag and not isinstance(given, bool):
+            raise InputError(f"{value}: {flag} = {given} is neither true nor false")
         values[option.name] = given
     ctx.default_map = {**(ctx.default_map or {}), **values}
 

@@ -4,8 +4,10 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,27 @@ def test_wrong_usage_is_2_and_names_the_help(words: list[str], run: Run, capfd: 
     err = capfd.readouterr().err
     assert err.count("\n") == 1
     assert "--help" in err
+
+
+def test_an_interrupt_is_130_whatever_a_library_makes_of_it(run: Run, capfd: Capture) -> None:
+    def command() -> Any:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            raise ImportError("initialization failed") from None
+
+    assert run(command) == 130
+    assert capfd.readouterr().err == f"faceidx: error: {frame._INTERRUPTED}\n"
+    os.kill(os.getpid(), signal.SIGINT)  # when all is done it changes nothing
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_cost_nothing_but_what_went_there(closed: str, tmp_path: Path) -> None:
+    command = f'"{sys.executable}" -m faceidx models list {closed}'
+    assert subprocess.run(["sh", "-c", command], capture_output=True).returncode == 0
+    wrong = f'"{sys.executable}" -m faceidx models info "{tmp_path}/none" {closed}'
+    assert subprocess.run(["sh", "-c", wrong], capture_output=True).returncode == 2
 
 
 def test_without_a_command_the_help_is_shown_as_lines(run_cli: RunCli) -> None:
@@ -289,6 +312,8 @@ def test_options_are_named_in_the_config_as_on_the_command_line(configured: Conf
         ("rate = ", "no readable TOML"),
         ("from = 5", "no path"),
         ("rate = 'fast'", "fast"),
+        ("flip = 3", "neither true nor false"),
+        ('from = "a\\u0000b"', "holds a NUL"),
         ("seed = -1", "-1"),
         ("device = 'gpu'", "none of auto, cpu"),
         ('"\\u001b[31m" = 1', r"\x1b[31m"),
