@@ -74,7 +74,11 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         stand_ins = _stand_ins(path) if archive else []
         with safe_globals(stand_ins), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice on how to run what is refused here
+            if not archive:
+                _check_old_layout(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except Exception as error:  # a damaged file leads the reader to any error there is
         raise InputError(f"{path}: {_reason(error)}") from None
     tensors = dict(_named_tensors(content))
@@ -118,6 +122,42 @@ def _check_archive(path: Path) -> None:
         raise InputError(f"{path} is refused: its entries claim more bytes than the file has")
     if not any(PurePosixPath(entry.filename).name == "data.pkl" for entry in entries):
         raise InputError(f"{path} is an archive, but none that torch.save wrote")
+
+
+def _check_old_layout(path: Path) -> None:
+    """Raise `InputError` where a file of before torch 1.6 does not hold all it names.
+
+    Such a file is a pickle of the tensors, which names their storages, then the names of those that
+    follow, then their bytes. Of a storage that is named and does not follow torch would take
+    whatever its memory held before.
+
+    Raises:
+        Exception: what torch's safe reader raises of a file that it does not read.
+    """
+    import torch
+    from torch import _weights_only_unpickler as reader
+
+    named: set[str] = set()
+
+    def without_bytes(storage: Any) -> torch.storage.TypedStorage:
+        _, kind, name, _, count, *_ = storage
+        named.add(name)
+        size = count * torch.empty((), dtype=kind.dtype).element_size()
+        return torch.storage.TypedStorage(
+            wrap_storage=torch.UntypedStorage(size, device="meta"), dtype=kind.dtype, _internal=True
+        )
+
+    with path.open("rb") as file:
+        for _ in ("magic number", "protocol", "byte order"):
+            reader.load(file)
+        tensors: Any = reader.Unpickler(file)
+        tensors.persistent_load = without_bytes
+        tensors.load()
+        follow = {*reader.load(file)}
+    if named - follow:
+        raise InputError(
+            f"{path} is refused: the bytes of {len(named - follow)} tensors are not in it"
+        )
 
 
 def _stand_ins(path: Path) -> list[Any]:

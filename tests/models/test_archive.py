@@ -3,8 +3,10 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import pickletools
 import random
 import zipfile
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,23 @@ def test_a_tensor_that_claims_more_numbers_than_the_file_holds_is_refused(
     torch.save(claimed, path, _use_new_zipfile_serialization=not legacy)
     assert path.stat().st_size < 10_000
     with pytest.raises(InputError, match="claims more numbers"):
+        read_tensors(path)
+
+
+def test_tensors_whose_bytes_are_left_out_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.pth"
+    torch.save({"net": _weights()}, path, _use_new_zipfile_serialization=False)
+    with path.open("rb") as file:
+        for _ in range(4):
+            deque(pickletools.genops(file), 0)
+        start = file.tell()
+        deque(pickletools.genops(file), 0)
+        size = file.tell() - start
+    data = path.read_bytes()
+    names = pickle.loads(data[start : start + size])
+    assert len(names) > 1
+    path.write_bytes(data[:start] + pickle.dumps(names[:-1], 2) + data[start + size :])
+    with pytest.raises(InputError, match="the bytes of 1 tensors are not in it"):
         read_tensors(path)
 
 
