@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,6 +103,8 @@ def open_detector(path: Path) -> Detector:
         InputError: the file is missing, is no ONNX file, or its outputs are not those of YuNet.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe can wait for ever
+            raise InputError(f"the detector file {path} is no file")
         if path.stat().st_size > _LARGEST_FILE:
             raise InputError(f"{path} is no face detector: it is larger than 256 MiB")
         content = path.read_bytes()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,10 @@ def test_a_model_of_another_kind_is_no_detector(shared_data: Path) -> None:
 def test_a_missing_detector_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"detector file .*none\.onnx cannot be read: No such"):
         open_detector(tmp_path / "none.onnx")
-    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+    os.mkfifo(tmp_path / "pipe.onnx")
+    with pytest.raises(InputError, match=r"detector file .*pipe\.onnx is no file"):
+        open_detector(tmp_path / "pipe.onnx")
+    with pytest.raises(InputError, match="is no file"):
         open_detector(tmp_path)
 
 
