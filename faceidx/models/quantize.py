@@ -18,6 +18,9 @@ from faceidx.models.onnx_model import OnnxModel, normalized_batch
 if TYPE_CHECKING:
     import onnx
 
+# The first opset whose `DequantizeLinear` takes one.
+_SCALES_A_CHANNEL = 13
+
 
 def quantized(
     graph: onnx.ModelProto, exact: FaceModel, sample: np.ndarray | None
@@ -44,12 +47,12 @@ def quantized(
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as temporary, _quiet():
-        prepared, target = Path(temporary) / "prepared.onnx", Path(temporary) / "int8.onnx"
+        names = ("given.onnx", "prepared.onnx", "int8.onnx")
+        given, prepared, target = (Path(temporary) / name for name in names)
         try:
+            onnx.save(_with_scales_a_channel(graph), given)
             # Shapes are inferred by onnx; onnxruntime's own way needs another package.
-            copied = onnx.ModelProto()
-            copied.CopyFrom(graph)  # what it is given, it empties
-            quant_pre_process(copied, prepared, skip_symbolic_shape=True)
+            quant_pre_process(given, prepared, skip_symbolic_shape=True)
             quantize_static(
                 prepared,
                 target,
@@ -64,6 +67,14 @@ def quantized(
         except Exception as error:  # its errors share no base but Exception
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{exact.name} cannot be quantised to int8 ({reason})") from None
+
+
+def _with_scales_a_channel(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """A graph of an opset that knows a scale a channel."""
+    from onnx.version_converter import convert_version
+
+    opset = max(o.version for o in graph.opset_import if o.domain in ("", "ai.onnx"))
+    return graph if opset >= _SCALES_A_CHANNEL else convert_version(graph, _SCALES_A_CHANNEL)
 
 
 class _Pictures:

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 
 from faceidx.errors import InputError
 from faceidx.models import engines
@@ -14,7 +16,7 @@ from faceidx.models.face_model import FaceModel, normalize
 from faceidx.models.open import ModelOptions, open_exact, open_model
 from faceidx.models.openvino_model import is_installed
 from tests.conftest import FAKE_SIZE
-from tests.models.onnx_graphs import NHWC, mean_color_graph, reshape_graph
+from tests.models.onnx_graphs import NHWC, mean_color_graph, reshape_graph, save
 from tests.models.test_onnx_model import _batch_mixer
 
 needs_openvino = pytest.mark.skipif(not is_installed(), reason="the extra openvino is not there")
@@ -94,6 +96,31 @@ def test_openvino_that_is_not_there_is_named(
     monkeypatch.setattr("faceidx.models.openvino_model.is_installed", lambda: False)
     with pytest.raises(InputError, match=r"pip install 'faceidx\[openvino\]'"):
         open_model(ModelOptions(path=fake_model_file, device="cpu", engine="openvino"))
+
+
+@pytest.mark.parametrize("opset", [11, 12, 13])
+def test_int8_is_for_graphs_of_any_opset_and_constant_shapes(opset: int, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    rng = np.random.default_rng(2)
+    constants = {
+        "w": rng.normal(size=(8, 3, 3, 3)).astype(np.float32),
+        "target": np.array([0, 8]),
+        "g": rng.normal(size=(8, 16)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], kernel_shape=[3, 3]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("GlobalAveragePool", ["r"], ["p"]),
+        helper.make_node("Reshape", ["p", "target"], ["f"]),
+        helper.make_node("MatMul", ["f", "g"], ["y"]),
+    ]
+    graph = onnx.load(save(path, nodes, constants, shape=("n", 3, 8, 8), output=("n", 16)))
+    graph.opset_import[0].version = opset
+    onnx.save(graph, path)
+    exact = _exact(path, preset="insightface", image_size=8)
+    pictures = _pictures(12, (8, 8))
+    model = build(exact, Way(engine="onnx", precision="int8"), device="cpu", sample=pictures)
+    assert _least_cosine(model.raw_embed(pictures), exact.raw_embed(pictures)) > 0.99
 
 
 def test_int8_without_pictures_says_where_they_come_from(tmp_path: Path) -> None:
