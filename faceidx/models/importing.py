@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from faceidx.errors import InputError
 from faceidx.files import refuse_existing, require_parent, sha256_file, whole_file
 from faceidx.models.about import describe
@@ -24,6 +26,10 @@ class ImportOptions:
     overwrite: bool = False
 
 
+_OURS = "{} is a model of faceidx already; there is nothing to import"
+_NOT_FINITE = "{}: its embeddings are not finite; the file is damaged"
+
+
 def import_model(options: ImportOptions) -> dict[str, Any]:
     """Write another project's model with a record of what was recognised and what was given.
 
@@ -40,7 +46,7 @@ def import_model(options: ImportOptions) -> dict[str, Any]:
     kind = kind_of(path)
     suffix = options.out.suffix.lower()
     if kind == "faceidx":
-        raise InputError(f"{path} is a model of faceidx already; there is nothing to import")
+        raise InputError(_OURS.format(path))
     if suffix != (".onnx" if kind == "onnx" else ".safetensors"):
         raise InputError(
             f"{path} becomes {'an .onnx' if kind == 'onnx' else 'a .safetensors'} file; give --out "
@@ -68,16 +74,22 @@ def _run_once(content: ModelFile, source: str) -> None:
     with torch.inference_mode():
         embedding = backbone(torch.zeros(1, 3, *content.record.preprocessing.image_size))
     if embedding.shape != (1, content.record.embedding_dim) or not embedding.isfinite().all():
-        raise InputError(f"{source}: its embeddings are not finite; the file is damaged")
+        raise InputError(_NOT_FINITE.format(source))
 
 
 def _copy_onnx(options: ImportOptions, source: dict[str, str]) -> None:
     """Write an ONNX graph anew, in one file, with a record in its metadata."""
-    from faceidx.models.onnx_model import read_graph
+    from faceidx.models.onnx_model import own_record, read_graph
     from faceidx.models.onnx_record import attach_record
 
+    path = options.model.path
+    if own_record(path) is not None:
+        raise InputError(_OURS.format(path))
     model = open_onnx(options.model)  # it runs, and what it lacks is given
-    graph = read_graph(options.model.path)
+    grey = np.full((1, *model.preprocessing.image_size, 3), 127, np.uint8)
+    if not np.isfinite(model.raw_embed(grey)).all():
+        raise InputError(_NOT_FINITE.format(path))
+    graph = read_graph(path)
     record = ModelRecord(
         arch="onnx",
         embedding_dim=model.embedding_dim,
@@ -88,6 +100,6 @@ def _copy_onnx(options: ImportOptions, source: dict[str, str]) -> None:
     try:
         data = graph.SerializeToString()
     except ValueError as error:
-        raise InputError(f"{options.model.path} is too large for one ONNX file ({error})") from None
+        raise InputError(f"{path} is too large for one ONNX file ({error})") from None
     with whole_file(options.out) as temporary:
         temporary.write_bytes(data)

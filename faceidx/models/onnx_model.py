@@ -141,7 +141,7 @@ def describe_onnx(path: Path, preprocessing: Preprocessing | None) -> dict[str, 
     """
     graph = read_graph(path)
     size = onnx_image_size(path)
-    dims = graph.graph.output[0].type.tensor_type.shape.dim
+    dims = [dim.dim_value for dim in graph.graph.output[0].type.tensor_type.shape.dim]
     own = attached_record(graph, path)
     record = own.record if own else None
     preprocessing = record.preprocessing if record else preprocessing
@@ -157,7 +157,7 @@ def describe_onnx(path: Path, preprocessing: Preprocessing | None) -> dict[str, 
         "kind": "onnx",
         "recognised": record.training.get("recognised") if record else None,
         "arch": record.arch if record else "onnx",
-        "embedding_dim": dims[-1].dim_value or None if dims else None,
+        "embedding_dim": math.prod(dims[1:]) or None if len(dims) > 1 else None,
         **(preprocessing.to_dict() if preprocessing else unknown),
         "template": record.template if record else None,
         "parameters": sum(math.prod(t.dims) for t in graph.graph.initializer),

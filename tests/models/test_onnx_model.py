@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from faceidx.errors import InputError
 from faceidx.images.preprocess import load
 from faceidx.models.about import describe
+from faceidx.models.importing import ImportOptions, import_model
 from faceidx.models.onnx_model import OnnxModel
 from faceidx.models.open import ModelOptions, open_model
 from tests.models.onnx_graphs import NHWC, mean_color_graph, projection, reshape_graph, save
@@ -235,6 +237,30 @@ def test_a_description_holds_what_the_graph_says_and_no_more(tmp_path: Path) -> 
     assert (facts["kind"], facts["embedding_dim"], facts["image_size"]) == ("onnx", 5, [4, 4])
     assert facts["parameters"] == 48 * 5 + 2
     assert facts["mean"] is facts["fingerprint"] is None
+
+
+def test_an_output_of_n_d_1_1_is_described_as_n_d_and_a_free_one_as_unknown(tmp_path: Path) -> None:
+    nodes = [helper.make_node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=1)]
+    for output, dim in ((("n", 3, 1, 1), 3), (("n", "d", 1, 1), None), ((), None)):
+        path = save(tmp_path / "m.onnx", nodes, {}, shape=("n", 3, 4, 4), output=output)
+        assert describe(ModelOptions(path=path, preset="imagenet"))["embedding_dim"] == dim
+
+
+def test_a_graph_of_ours_or_of_nan_is_not_imported(tmp_path: Path) -> None:
+    path, out = mean_color_graph(tmp_path / "m.onnx", shape=("n", 3, 4, 4)), tmp_path / "out.onnx"
+    import_model(ImportOptions(model=ModelOptions(path=path, preset="insightface"), out=out))
+    again = ImportOptions(model=ModelOptions(path=out), out=tmp_path / "again.onnx")
+    with pytest.raises(InputError, match="is a model of faceidx already"):
+        import_model(again)
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["m"], axes=[2, 3], keepdims=0),
+        helper.make_node("Mul", ["m", "w"], ["y"]),
+    ]
+    constants = {"w": np.array([1, np.nan, 1], np.float32)}
+    save(path, nodes, constants, shape=("n", 3, 4, 4), output=("n", 3))
+    with pytest.raises(InputError, match="its embeddings are not finite"):
+        import_model(replace(again, model=ModelOptions(path=path, preset="insightface")))
+    assert not again.out.exists()
 
 
 def test_our_file_is_described_without_running_it(fake_model_file: Path, tmp_path: Path) -> None:
