@@ -88,7 +88,7 @@ class _Trial:
 
     def __post_init__(self) -> None:
         model = self.model
-        self._key = machine_key(model.weights, model.preprocessing, model.device, "decoding")
+        self._key = machine_key(model.weights, model.preprocessing, "decoding", device=model.device)
         recalled = recall(self._key)
         self.known = recalled if recalled.keys() >= {"cores", "card"} else {}
         """What was measured before, on this machine with this model."""

@@ -25,7 +25,12 @@ from faceidx.embedding.pipeline import (
     origin_of,
     prepare_of,
 )
-from faceidx.embedding.recorded import require_same_origin, run_as_before
+from faceidx.embedding.recorded import (
+    recorded_fidelity,
+    require_same,
+    require_same_origin,
+    run_as_before,
+)
 from faceidx.embedding.roll import Counts, Roll
 from faceidx.embedding.shards import (
     drop_finished_work,
@@ -51,6 +56,7 @@ from faceidx.images.sources import Picture, Source, open_source
 from faceidx.images.workers import Workers
 from faceidx.models.choose import choose_model, sample_size
 from faceidx.models.face_model import FaceModel
+from faceidx.models.fidelity import ITSELF, Fidelity
 from faceidx.models.open import ModelOptions, model_shape
 from faceidx.progress import Progress, ProgressCallback, silent
 
@@ -192,7 +198,7 @@ class _Job:
             require_same_origin(options.out, self._base.origin, origin)
         self._shard_size = self._shard_size or shard_size(model.rate)
         open_job(self._folder, self._settings(origin, pipeline), overwrite=options.overwrite)
-        fidelity = asdict(model.fidelity) if model.fidelity else self._fidelity_before(todo)
+        fidelity = asdict(model.fidelity or self._fidelity_before(todo))
         job = Job(
             folder=self._folder,
             pipeline=pipeline,
@@ -247,11 +253,8 @@ class _Job:
     def _dtype(self) -> str:
         stored = None if self._base is None else self._base.dtype
         given = self._options.dtype
-        if given and stored and given != stored:
-            raise InputError(
-                f"{self._options.out} was made with other options: dtype was {stored}, now "
-                f"{given}; give the same, or --overwrite"
-            )
+        if given and stored:
+            require_same(self._options.out, "dtype", stored, given)
         return str(given or stored or self._before.get("dtype") or "float32")
 
     def _recorded(self) -> Mapping[str, Any]:
@@ -265,12 +268,9 @@ class _Job:
             return job
         return {} if self._base is None else self._base.origin.preprocessing
 
-    def _fidelity_before(self, todo: Sequence[Picture]) -> Mapping[str, Any]:
+    def _fidelity_before(self, todo: Sequence[Picture]) -> Fidelity:
         """That of float32 itself, or of the file that nothing is added to."""
-        if self._base is None or todo:
-            return _ITSELF
-        recorded = json.loads(str(self._base.attribute("fidelity", "null")))
-        return recorded if isinstance(recorded, dict) else _ITSELF
+        return ITSELF if self._base is None or todo else recorded_fidelity(self._base)
 
     def _settings(self, origin: Origin, pipeline: PipelineOptions) -> dict[str, Any]:
         """What all shards must share."""
@@ -371,10 +371,6 @@ class _Job:
             f"{self._options.images}: none of {total} pictures could be embedded; "
             + (f"the first: {reason}" if reason else "no face was found in them")
         )
-
-
-# What float32 itself is measured as.
-_ITSELF = {"least": 1.0, "mean": 1.0, "pictures": 0}
 
 
 def _stamp(path: Path) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from faceidx.embedding.store import Origin, require_same_fingerprint
+from faceidx.embedding.store import EmbeddingFile, Origin, require_same_fingerprint
 from faceidx.errors import InputError
 from faceidx.models.face_model import Compiled
+from faceidx.models.fidelity import ITSELF, Fidelity
 from faceidx.models.open import ModelOptions
 
 logger = logging.getLogger(__name__)
@@ -43,15 +45,32 @@ def _unless_auto(wanted: str, recorded: object) -> str:
     return str(recorded) if wanted == "auto" and recorded else wanted
 
 
+def recorded_fidelity(file: EmbeddingFile) -> Fidelity:
+    """What a file says that its precision keeps of float32; all of it where it says nothing."""
+    try:
+        told = json.loads(file.attribute("fidelity"))
+        return Fidelity(
+            least=float(told["least"]), mean=float(told["mean"]), pictures=int(told["pictures"])
+        )
+    except (TypeError, ValueError, KeyError):
+        return ITSELF
+
+
 def require_same_origin(out: Path, before: Origin, now: Origin) -> None:
     """Raise `InputError` where embeddings cannot be added to a file; warn of what else differs."""
     require_same_fingerprint(before.fingerprint, str(out), now.fingerprint, now.model)
     for name in sorted({*before.preprocessing, *now.preprocessing}):
         was, found = before.preprocessing.get(name), now.preprocessing.get(name)
-        if was != found and name not in _MAY_CHANGE:
-            raise InputError(
-                f"{out} was made with other options: {name} was {was}, now {found}; give the "
-                "same, or --overwrite"
-            )
-        if was != found:
+        if name not in _MAY_CHANGE:
+            require_same(out, name, was, found)
+        elif was != found:
             logger.warning("%s was %s, and is %s for what is added", name, was, found)
+
+
+def require_same(out: Path, option: str, was: object, now: object) -> None:
+    """Raise `InputError` where an option differs from what a file was made with."""
+    if was != now:
+        raise InputError(
+            f"{out} was made with other options: {option} was {was}, now {now}; give the same, "
+            "or --overwrite"
+        )

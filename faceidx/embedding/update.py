@@ -196,13 +196,12 @@ class _Cursor:
 
 
 def _groups(file: EmbeddingFile, options: PipelineOptions) -> Iterator[_Known]:
-    """The pictures of a file; the rows of each lie one after another."""
+    """The pictures of a file with stamps; the rows of each lie one after another."""
     first: _Known | None = None
-    has_stamps = "stamps" in file.columns()
     for start in range(0, file.count, _BLOCK):
         rows = slice(start, start + _BLOCK)
         paths, identities = file.paths(rows), file.identities(rows)
-        stamps = file.column("stamps", rows) if has_stamps else [""] * len(paths)
+        stamps = file.column("stamps", rows)
         for row, path in enumerate(paths, start=start):
             key = options.order_of(path)
             if first is not None and first.key == key:

@@ -95,7 +95,7 @@ def choose_model(
         if device.startswith("cuda") and images >= _WORTH_MEASURING:
             model.rate = rate_of(model, trial.sample)
         return model
-    key = machine_key(exact.weights, exact.preprocessing, device)
+    key = machine_key(exact.weights, exact.preprocessing, device=device)
     known = recall(key) if remember else {}
     if images >= _WORTH_MEASURING:
         trial.measure([way for way in ways if not way.compiled], known)

@@ -50,10 +50,11 @@ def free_memory(device: str) -> int:
 
 
 def device_name(device: str) -> str:
-    """What a GPU is, for people."""
+    """What a GPU is, for people; empty for what is none."""
     import torch
 
-    return torch.cuda.get_device_name(device) if torch.cuda.is_available() else ""
+    on_gpu = device.startswith("cuda") and torch.cuda.is_available()
+    return torch.cuda.get_device_name(device) if on_gpu else ""
 
 
 def all_devices(device: str) -> list[str]:

@@ -69,10 +69,11 @@ def keep(key: str, measured: dict[str, Measured]) -> None:
         logger.debug("what was measured is not kept: %s", error)
 
 
-def machine_key(*facts: object) -> str:
+def machine_key(*facts: object, device: str) -> str:
     """A key for this machine with what is installed on it, and for `facts` about the model.
 
-    A GPU among the facts stands for what it is, not for its number.
+    Args:
+        device: what runs the model; of a GPU counts what it is, not its number.
     """
     packages = {name: _version(name) for name in ("torch", "onnxruntime", "openvino", "faceidx")}
     machine = [
@@ -80,13 +81,9 @@ def machine_key(*facts: object) -> str:
         usable_cores(),
         packages,
         os.environ.get("OMP_NUM_THREADS"),
+        device_name(device) or device,
     ]
-    return hashlib.sha256(json.dumps([machine, *map(_named, facts)]).encode()).hexdigest()
-
-
-def _named(fact: object) -> str:
-    text = str(fact)
-    return f"{text} {device_name(text)}" if text.startswith("cuda") else text
+    return hashlib.sha256(json.dumps([machine, *map(str, facts)]).encode()).hexdigest()
 
 
 def _read() -> dict[str, Any]:

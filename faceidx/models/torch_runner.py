@@ -118,14 +118,10 @@ class Runner:
         blank = np.zeros((self._chunk, *self._size, 3), np.uint8)
         self.compiled = how
         try:
+            self._run = self._graph(blank) if how == "onednn" else self._compiled_by_torch()
             if self._pool is None:
-                self._run = self._compiled_by_torch(how)
                 self._lane = self._new_lane(fixed=True)
-            elif how == "onednn":  # by a thread with the settings of those that will run it
-                making = self._pool.submit(graph_of, self.network, torch.from_numpy(blank))
-                self._run = making.result()
             else:
-                self._run = self._compiled_by_torch(how)
                 self._pool.submit(self._rows, blank).result()
         except Exception as error:  # compilers fail in any way there is
             self.compiled = False
@@ -134,9 +130,13 @@ class Runner:
             return False
         return True
 
-    def _compiled_by_torch(self, how: Compiled) -> Any:
-        if how == "onednn":
+    def _graph(self, blank: np.ndarray) -> Any:
+        if self._pool is None:
             raise RuntimeError("oneDNN's graph is for CPUs")
+        # By a thread with the settings of those that will run it.
+        return self._pool.submit(graph_of, self.network, torch.from_numpy(blank)).result()
+
+    def _compiled_by_torch(self) -> Any:
         keep_compiled_code()
         options: dict[str, Any] = {"freezing": True} if self._lane is None else {}
         return torch.compile(self.network, dynamic=False, options=options)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from faceidx.embedding.store import EmbeddingFile
 from faceidx.errors import InputError, JobError
 from faceidx.images.prepare import FACE, Prepared, WholePicture
 from faceidx.models.face_model import Compiled
+from faceidx.models.fidelity import ITSELF
 from faceidx.models.open import ModelOptions
 from tests.conftest import FakeModel, draw
 from tests.embedding.test_embed import _content, _interrupt, _options, _PulledPlugError
@@ -224,6 +225,20 @@ def test_an_update_that_leaves_only_failures_says_why_they_fail(
         picture.unlink()
     with pytest.raises(JobError, match=r"none of 1 pictures .* the first: not a picture"):
         _update(pictures, out)
+
+
+@pytest.mark.parametrize("damage", ["no json", "[]", "{}", '{"least": null}', 7, None])
+def test_a_fidelity_that_cannot_be_read_is_that_of_float32(
+    pictures: Path, tmp_path: Path, fake_model_file: Path, damage: str | int | None
+) -> None:
+    model = ModelOptions(path=fake_model_file, device="cpu", engine="torch", precision="bf16")
+    out = tmp_path / "out.h5"
+    embed(_options(pictures, out, model=model))
+    with h5py.File(out, "r+") as file:
+        del file.attrs["fidelity"]
+        if damage is not None:
+            file.attrs["fidelity"] = damage
+    assert _update(pictures, out, model=model)["fidelity"] == asdict(ITSELF)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])

@@ -141,7 +141,7 @@ def test_the_time_to_compile_counts_in_the_choice(
     machine: _Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 280 against 200 images/s: 100 s of compiling are back after 70,000 pictures.
-    key = choose.machine_key("0" * 64, FakeModel().preprocessing, "cpu")
+    key = choose.machine_key("0" * 64, FakeModel().preprocessing, device="cpu")
     known = {name: choose.Measured(rate=r, seconds=0.0) for name, r in machine.rates.items()}
     known |= {"torch bf16 compiled": choose.Measured(rate=280.0, seconds=100.0), _GRAPH: CLOSED}
     choose.keep(key, known)

@@ -4,6 +4,7 @@ import stat
 from pathlib import Path
 
 import pytest
+import torch
 
 from faceidx.models import remembered
 from faceidx.models.remembered import Measured, keep, machine_key, recall
@@ -67,8 +68,17 @@ def test_without_a_cache_folder_nothing_is_remembered_and_nothing_fails(
 def test_a_key_is_for_one_machine_one_installation_and_one_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    key = machine_key("weights", "cpu")
-    assert machine_key("weights", "cpu") == key
-    assert machine_key("others", "cpu") != key
+    key = machine_key("weights", device="cpu")
+    assert machine_key("weights", device="cpu") == key
+    assert machine_key("others", device="cpu") != key
     monkeypatch.setattr(remembered, "version", lambda _: "99")
-    assert machine_key("weights", "cpu") != key
+    assert machine_key("weights", device="cpu") != key
+
+
+def test_a_gpu_is_known_by_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = {"cuda": "small", "cuda:0": "small", "cuda:1": "large"}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", cards.__getitem__)
+    keys = {name: machine_key("weights", device=name) for name in [*cards, "cpu"]}
+    assert keys["cuda"] == keys["cuda:0"] != keys["cuda:1"]
+    assert keys["cpu"] not in {keys["cuda"], keys["cuda:1"]}
