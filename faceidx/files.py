@@ -20,6 +20,7 @@ FOLDER_MODE = 0o700
 _TEMPORARY = ".faceidx-tmp-"
 _TOKEN = 12
 _TAIL = 80
+_HASH = 16
 
 
 def refuse_existing(path: Path, *, overwrite: bool, way_out: str = "--overwrite") -> None:
@@ -35,6 +36,18 @@ def require_parent(path: Path) -> None:
         raise InputError(f"{path}: the folder {parent} does not exist; create it first")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise InputError(f"{path}: the folder {parent} cannot be written to")
+
+
+def where_it_leads(path: Path) -> Path:
+    """The path itself, or of a link what it leads to, whether or not that is there.
+
+    Raises:
+        InputError: the link leads back to itself.
+    """
+    try:
+        return path.resolve() if path.is_symlink() else path
+    except (OSError, RuntimeError):
+        raise InputError(f"{path} is a link that leads nowhere; remove it") from None
 
 
 def cache_folder() -> Path | None:
@@ -55,15 +68,19 @@ def cache_folder() -> Path | None:
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`.
 
-    When the block raises, the temporary file is removed and `path` is as it was.
+    When the block raises, the temporary file is removed and `path` is as it was. A link stays, and
+    what it leads to is written.
 
     Raises:
-        InputError: the folder is missing or read-only.
+        InputError: the folder is missing or read-only, or `path` is a device or a pipe.
         JobError: the disk is full or failed while writing.
     """
+    path = where_it_leads(path)
     require_parent(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the path of a file")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is a device or a pipe; give the path of a file")
     temporary = _beside(path)
     try:
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE))
@@ -90,8 +107,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         InputError: the parent folder is missing or read-only.
         JobError: the disk is full or failed while writing.
     """
-    if path.is_symlink():
-        path = path.resolve()
+    path = where_it_leads(path)
     require_parent(path)
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; give the path of a folder")
@@ -145,6 +161,7 @@ def remove_leftovers(path: Path) -> None:
 
     To be called under `writer_lock(path)`, where no other writer can be at work on one of them.
     """
+    path = where_it_leads(path)
     for entry in path.absolute().parent.iterdir():
         token = entry.name.removeprefix(_TEMPORARY)[:_TOKEN]
         if entry.name == f"{_TEMPORARY}{token}-{_tail(path)}":
@@ -164,8 +181,12 @@ def _beside(path: Path) -> Path:
 
 
 def _tail(path: Path) -> str:
-    """The end of a file's name, so short that there is room for more before it (255 bytes)."""
-    return os.fsencode(path.name)[-_TAIL:].decode("utf-8", "ignore")
+    """A file's name, or so much of its end that there is room for more before it (255 bytes)."""
+    name = os.fsencode(path.name)
+    if len(name) <= _TAIL:
+        return path.name
+    whole = hashlib.sha256(name).hexdigest()[:_HASH]  # names may differ in their beginning alone
+    return whole + name[_HASH - _TAIL :].decode("utf-8", "ignore")
 
 
 def take_the_place(new: Path, target: Path) -> None:
@@ -209,6 +230,7 @@ def writer_lock(target: Path) -> Iterator[None]:
     Raises:
         InputError: another process is writing `target` now.
     """
+    target = where_it_leads(target)
     require_parent(target)
     lock = target.with_name(f".{_tail(target)}.lock")
     descriptor = _locked(lock)

@@ -32,6 +32,7 @@ from faceidx.files import (
 )
 from faceidx.images.decode import PictureError, decode
 from faceidx.images.faces import DetectedFaces
+from faceidx.images.folders import require_elsewhere
 from faceidx.images.keys import escape_bytes, unescape_key
 from faceidx.images.prepare import Prepared
 from faceidx.images.shown import SHEET_CELLS, contact_sheet, crop_path, write_crop
@@ -85,7 +86,10 @@ def align(options: AlignOptions, progress: ProgressCallback = silent) -> dict[st
     began = time.monotonic()
     require_parent(options.out)
     _refuse_other(options)
-    Views(sheet=options.sheet).check(options.pipeline, overwrite=options.overwrite)
+    require_elsewhere(options.out, options.images)
+    Views(sheet=options.sheet).check(
+        options.pipeline, images=options.images, overwrite=options.overwrite
+    )
     prepare = _prepare(options)
     source = open_source(options.images, root=options.root, follow_links=options.follow_links)
     folder = partial_folder(options.out)

@@ -110,7 +110,9 @@ def embed(options: EmbedOptions, progress: ProgressCallback = silent) -> dict[st
     if options.overwrite and (options.update or options.retry_failed):
         raise InputError("--overwrite goes with neither --update nor --retry-failed")
     _refuse_finished(options)
-    options.views.check(options.pipeline, overwrite=options.overwrite or options.update)
+    options.views.check(
+        options.pipeline, images=options.images, overwrite=options.overwrite or options.update
+    )
     source = open_source(options.images, root=options.root, follow_links=options.follow_links)
     with writer_lock(options.out):
         # Once more: another process may have finished it meanwhile.
@@ -281,7 +283,6 @@ class _Job:
             "dtype": self._dtype(),
             "shard_size": self._shard_size,
             "max_pixels": pipeline.max_pixels,
-            "brought up to date": None if self._base is None else _stamp(self._options.out),
         }
 
     def _plan(self, pipeline: PipelineOptions) -> Plan | None:
@@ -371,10 +372,6 @@ class _Job:
             f"{self._options.images}: none of {total} pictures could be embedded; "
             + (f"the first: {reason}" if reason else "no face was found in them")
         )
-
-
-def _stamp(path: Path) -> str:
-    return Picture("", "", path).stamp()
 
 
 def _sample(pictures: Sequence[Picture], prepare: Prepare, count: int) -> np.ndarray:

@@ -37,6 +37,8 @@ _SECONDS, _LARGER = 0.25, 4
 # No shard is larger than this many times the average; one in fifty would be.
 _LARGEST = 4
 _JOB = "job.json"
+# What a run takes over from the work that it goes on with.
+_TAKEN_OVER = {"batch_size": int, "shard_size": int, "dtype": str, "engine": str, "precision": str}
 
 
 def partial_folder(out: Path) -> Path:
@@ -57,9 +59,19 @@ def read_job(folder: Path) -> dict[str, Any] | None:
         settings = json.loads(job.read_text("utf-8"))
         if not isinstance(settings, dict):
             raise ValueError("no JSON object")
+        _require_types(settings)
     except (ValueError, OSError) as error:
         raise InputError(f"{job} is damaged ({error}); give --overwrite to begin anew") from None
     return settings
+
+
+def _require_types(settings: Mapping[str, Any]) -> None:
+    """Raise `ValueError` where what is gone on with is not of the type that it was written as."""
+    for name, kind in _TAKEN_OVER.items():
+        value = settings.get(name)
+        usable = type(value) is kind and (value > 0 if isinstance(value, int) else value)
+        if value is not None and not usable:
+            raise ValueError(f"{name} is {value!r}")
 
 
 def drop_finished_work(out: Path) -> None:

@@ -21,6 +21,7 @@ from faceidx.embedding.store import EmbeddingFile
 from faceidx.errors import InputError
 from faceidx.files import refuse_existing, require_parent, whole_file, whole_folder
 from faceidx.images.decode import PictureError
+from faceidx.images.folders import require_elsewhere
 from faceidx.images.pictures import Picture
 from faceidx.images.shown import (
     Mark,
@@ -55,12 +56,17 @@ class Views:
     def wanted(self) -> list[Path]:
         return [path for path in (self.crops, self.annotated, self.sheet) if path is not None]
 
-    def check(self, pipeline: PipelineOptions, *, overwrite: bool) -> None:
-        """Raise `InputError` where they cannot be made, before any work is done."""
+    def check(self, pipeline: PipelineOptions, *, images: Path, overwrite: bool) -> None:
+        """Raise `InputError` where they cannot be made, before any work is done.
+
+        Args:
+            images: where the pictures come from.
+        """
         for path in self.wanted():
             if pipeline.detect == "none":
                 raise InputError(f"{path}: without --detect nothing is found that could be shown")
             require_parent(path)
+            require_elsewhere(path, images)
             refuse_existing(path, overwrite=overwrite)
         if self.sheet is not None and self.sheet.suffix.lower() != ".png":
             raise InputError(f"{self.sheet}: a contact sheet is a PNG; let its name end in .png")

@@ -22,6 +22,7 @@ from faceidx.gallery.classify import ClassifyOptions, classify
 from faceidx.gallery.folder import Gallery, load_gallery
 from faceidx.gallery.probes import Probes, probes_of_file
 from faceidx.gallery.threshold_option import decision_of
+from faceidx.images.folders import require_elsewhere
 from faceidx.images.sources import Picture, open_source
 from faceidx.models.open import ModelOptions, open_model
 from faceidx.progress import ProgressCallback, silent
@@ -83,6 +84,7 @@ def look_up(
     _check_report(options)
     if options.annotate:
         require_parent(options.annotate)
+        require_elsewhere(options.annotate, options.probes)
         refuse_existing(options.annotate, overwrite=options.overwrite)
         if options.probes.suffix.lower() == SUFFIX:
             raise InputError(f"{options.probes} holds no photos; --annotate needs pictures")

@@ -55,7 +55,7 @@ def find_pictures(root: Path, *, follow_links: bool, passed: Passed) -> Iterator
                 if entry.is_file(follow_symlinks=False) or not _is_folder(entry):
                     if hidden or not is_picture_name(key):
                         passed.ignored += 1
-                        passed.shards += key.endswith(".tar")
+                        passed.shards += is_shard_name(name)
                     else:
                         yield key
                 elif entry.is_symlink():
@@ -71,6 +71,19 @@ def find_pictures(root: Path, *, follow_links: bool, passed: Passed) -> Iterator
                     break
             else:
                 stack.pop()
+
+
+def require_elsewhere(path: Path, images: Path) -> None:
+    """Raise `InputError` where pictures written to a path would be found among those to read."""
+    inside = path.resolve()
+    if not (images.is_dir() and inside.is_relative_to(images.resolve())):
+        return
+    parts = inside.relative_to(images.resolve()).parts
+    if not any(part.startswith(".") for part in parts):  # hidden ones are not looked at
+        raise InputError(
+            f"{path} lies in {images}: what is written there would count among its pictures the "
+            "next time; give a path outside"
+        )
 
 
 def _first_visit(folder: str, entered: set[tuple[int, int]]) -> bool:
@@ -101,6 +114,11 @@ def _entries(
     except OSError as error:
         raise InputError(f"the folder {folder} cannot be read: {error.strerror}") from None
     yield from held
+
+
+def is_shard_name(name: str) -> bool:
+    """Whether a file in a folder is a tar shard by its name."""
+    return name.lower().endswith(".tar") and not name.startswith(".")
 
 
 def _is_plain(name: str) -> bool:

@@ -97,7 +97,7 @@ def _csv_rows(file: Path, text: IO[str]) -> Iterator[tuple[int, list[str]]]:
     first = 1
     try:
         for row in reader:
-            if row:
+            if row and (len(row) > 1 or row[0].strip()):
                 yield first, row
             first = reader.line_num + 1
     except csv.Error as error:

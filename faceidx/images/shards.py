@@ -89,7 +89,9 @@ def _expanded(text: str) -> Iterator[str]:
                 continue
             pattern = Path(expanded)
             matching = pattern.parent.glob(re.sub(r"\*+", "*", pattern.name.replace("[", "[[]")))
-            found = sorted(map(os.fspath, matching), key=os.fsencode)
+            # As in a shell: a hidden file is meant only where it is named.
+            shown = (p for p in matching if last.startswith(".") or not p.name.startswith("."))
+            found = sorted(map(os.fspath, shown), key=os.fsencode)
             if not found:
                 raise InputError(f"{expanded}: no shard has such a name")
             yield from found

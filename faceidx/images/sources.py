@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from faceidx.errors import InputError
-from faceidx.images.folders import Passed, find_pictures
+from faceidx.images.folders import Passed, find_pictures, is_shard_name
 from faceidx.images.keys import (
     PICTURE_EXTENSIONS,
     escape_bytes,
@@ -175,7 +175,7 @@ def _in_folder(root: Path, record: bytes) -> Picture:
 def _open_folder_of_shards(root: Path, passed: Passed, spill: Path | None) -> Source:
     """A folder in which nothing but tar shards could be meant."""
     shards = sorted(
-        (path for path in root.glob("*.tar") if not path.name.startswith(".")),
+        (path for path in root.iterdir() if is_shard_name(path.name) and not path.is_dir()),
         key=lambda path: os.fsencode(path.name),
     )
     if not shards:

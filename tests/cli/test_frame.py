@@ -102,6 +102,11 @@ def test_wrong_usage_is_2_and_names_the_help(words: list[str], run: Run, capfd: 
     assert "--help" in err
 
 
+def test_an_empty_path_is_not_the_current_folder(run_cli: RunCli, tmp_path: Path) -> None:
+    _, err = run_cli("embed", "", "--model", "m.safetensors", "--out", tmp_path / "o.h5", code=2)
+    assert "the path is empty" in err
+
+
 def test_an_interrupt_is_130_whatever_a_library_makes_of_it(run: Run, capfd: Capture) -> None:
     def command() -> Any:
         try:

@@ -201,6 +201,23 @@ def test_embed_leaves_crops_annotated_photos_and_a_sheet(
     assert "without --detect nothing is found" in err
 
 
+def test_pictures_are_not_written_among_those_that_they_are_made_of(
+    run_cli: RunCli, photos: Path, fake_model_file: Path, toy: Path, tmp_path: Path
+) -> None:
+    before = _files(photos)
+    (photos / "below").mkdir()
+    for flag in ("--save-crops", "--annotate", "--contact-sheet"):
+        inside = photos / "below" / "out.png"
+        words = ("embed", photos, "--model", fake_model_file, "--detector", toy, "--detect", "all")
+        _, err = run_cli(*words, "--out", tmp_path / "a.h5", flag, inside, code=2)
+        assert f"{inside} lies in {photos}: what is written there would count" in err
+    for inside in (photos / "out", photos):
+        _, err = run_cli("align", photos, "--out", inside, "--detector", toy, code=2)
+        assert f"{inside} " in err
+    assert _files(photos) == before
+    run_cli("align", photos, "--out", photos / ".faces", "--detector", toy)
+
+
 def test_classify_draws_who_was_found(
     run_cli: RunCli, photos: Path, fake_model_file: Path, toy: Path, tmp_path: Path
 ) -> None:

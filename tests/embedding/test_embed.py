@@ -437,7 +437,14 @@ def test_overwrite_throws_unfinished_work_with_other_options_away(
     assert (result["resumed"], result["embedded"]) == (0, 11)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '"x"', "\ud800"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "{", '"x"', "\ud800", '{"batch_size": "8"}', '{"batch_size": -1}'),
+        *('{"shard_size": 2.5}', '{"shard_size": true}', '{"dtype": 16}', '{"engine": []}'),
+        '{"precision": ""}',
+    ],
+)
 def test_a_damaged_record_of_the_work_is_an_error_with_a_way_out(
     text: str, pictures: Path, model: FakeModel, tmp_path: Path
 ) -> None:

@@ -136,6 +136,23 @@ def test_an_interrupted_update_leaves_the_file_and_goes_on(
     assert _content(out) == _content(tmp_path / "fresh.h5")
 
 
+def test_what_an_interrupted_update_made_is_kept_when_the_file_is_gone(
+    pictures: Path, model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.h5"
+    embed(_options(pictures, out))
+    for number in range(40):
+        draw(pictures / "zz" / f"more{number:02}.png", seed=number)
+    with monkeypatch.context() as patch:
+        _interrupt(model, patch, after=3)
+        with pytest.raises(_PulledPlugError):
+            _update(pictures, out)
+    out.unlink()
+    assert _update(pictures, out)["resumed"] > 0
+    embed(_options(pictures, tmp_path / "fresh.h5"))
+    assert _content(out) == _content(tmp_path / "fresh.h5")
+
+
 def test_a_file_of_another_model_or_options_is_not_brought_up_to_date(
     pictures: Path, model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,15 @@ def test_a_text_list_names_pictures_relative_to_its_folder(tmp_path: Path) -> No
     assert {p.path for p in source.pictures} >= {tmp_path / "anna/1.jpg", tmp_path / "b.jpg"}
 
 
+def test_lines_of_spaces_are_blank_in_tables_too(tmp_path: Path) -> None:
+    file = tmp_path / "list.csv"
+    file.write_text("path\na.jpg\n \n\nb.jpg\n")
+    assert _found(file) == [("a.jpg", ""), ("b.jpg", "")]
+    file.write_text("path,identity\n ,anna\n")
+    with pytest.raises(InputError, match=r"list\.csv:2: the path is empty"):
+        open_source(file)
+
+
 def test_files_that_do_not_exist_stay_in_the_list(tmp_path: Path) -> None:
     assert _found(_list(tmp_path, "gone/1.jpg\n")) == [("gone/1.jpg", "gone")]
 

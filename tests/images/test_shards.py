@@ -79,6 +79,17 @@ def test_a_name_stands_for_the_shards_that_webdataset_would_open(
     assert sorted(set(theirs)) == sorted(f"s/{shard}.tar" for shard in expected)
 
 
+def test_hidden_shards_are_meant_only_where_they_are_named(tmp_path: Path) -> None:
+    for name in ("0.tar", "1.TAR", ".2.tar", "._0.tar"):
+        _pack(tmp_path / name, {f"in{name}.png": _png(0)})
+    assert _found(open_source(tmp_path / "*.tar")) == [("in0.tar.png", "")]
+    assert _found(open_source(tmp_path / ".2*.tar")) == [("in.2.tar.png", "")]
+    (tmp_path / "folder.tar").mkdir()
+    folder = open_source(tmp_path)
+    assert _found(folder) == [("in0.tar.png", ""), ("in1.TAR.png", "")]
+    assert folder.ignored == 2
+
+
 def test_brackets_in_a_wildcard_stand_for_themselves(tmp_path: Path) -> None:
     _pack(tmp_path / "set[1]-0.tar", {"a.png": _png(0)})
     _pack(tmp_path / "set1-0.tar", {"b.png": _png(1)})
