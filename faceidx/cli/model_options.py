@@ -42,7 +42,9 @@ class _Triple(click.ParamType):
 
 # What a foreign file does not say.
 _FOREIGN_OPTIONS = (
-    click.option("--image-size", type=click.IntRange(1), help="Side of a foreign model's input."),
+    click.option(
+        "--image-size", type=click.IntRange(1, 4096), help="Side of a foreign model's input."
+    ),
     click.option("--mean", type=_Triple(), help="Of a foreign model, pixels in 0..1."),
     click.option("--std", type=_Triple(), help="Of a foreign model, pixels in 0..1."),
     click.option("--color", type=click.Choice(["rgb", "bgr"]), help="Of a foreign model."),

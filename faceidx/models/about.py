@@ -14,6 +14,7 @@ from faceidx.models.open import (
     kind_of,
     read_content,
     recognise_file,
+    refuse_given,
 )
 from faceidx.models.record import fingerprint
 
@@ -27,7 +28,8 @@ def describe(options: ModelOptions) -> dict[str, Any]:
         what the file does not say.
 
     Raises:
-        InputError: the file is missing, damaged, names code, or is of no known kind.
+        InputError: the file is missing, damaged, names code, is of no known kind, or says itself
+            what is given.
     """
     path = options.path
     kind = kind_of(path)
@@ -35,6 +37,7 @@ def describe(options: ModelOptions) -> dict[str, Any]:
     if kind == "onnx":
         facts = describe_onnx(path, _given(options))
     elif kind == "faceidx":
+        refuse_given(options)
         facts = {"kind": "faceidx", **_facts(read_model(path), str(path))}
     elif _says_something(options):
         facts = {"kind": "weights", **_facts(read_content(options), str(path))}
@@ -48,9 +51,11 @@ def _says_something(options: ModelOptions) -> bool:
 
 
 def _given(options: ModelOptions) -> Preprocessing | None:
-    """What is given beside an ONNX file, None where nothing is, or the file says it itself."""
-    if not _says_something(options) or own_record(options.path):
+    """What is given beside an ONNX file, None where nothing is."""
+    if not _says_something(options):
         return None
+    if own_record(options.path):
+        refuse_given(options)
     return given_preprocessing(options, onnx_image_size(options.path))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from faceidx.errors import InputError, JobError
 from faceidx.files import refuse_existing, require_parent, sha256_file, whole_file
 from faceidx.models.file import ModelFile, backbone_digest, write_model
-from faceidx.models.onnx_record import attach_record
+from faceidx.models.onnx_record import CLASSIFIER, attach_record
 from faceidx.models.open import ModelOptions, kind_of, read_content
 from faceidx.models.record import Head, fingerprint
 
@@ -165,11 +165,11 @@ def _with_classifier(
             super().__init__()
             self.backbone = backbone
             for name, weight in head_weights.items():
-                self.register_buffer(f"head_{name}", weight)
+                self.register_buffer(f"{CLASSIFIER}{name}", weight)
 
         def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             embeddings = self.backbone(x)
-            weights = {name: getattr(self, f"head_{name}") for name in head_weights}
+            weights = {name: getattr(self, f"{CLASSIFIER}{name}") for name in head_weights}
             return embeddings, class_logits(embeddings, weights, head).softmax(1)
 
     return _Both()

@@ -116,8 +116,8 @@ def _metadata(path: Path) -> dict[str, str]:
         with safe_open(path, framework="numpy") as file:
             return file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        way_out = "" if path.suffix == ".safetensors" else "; others' go by `faceidx models import`"
-        raise InputError(f"{path} is no readable .safetensors file ({error}){way_out}") from None
+        others = "" if path.suffix == ".safetensors" else ", nor what torch.save writes, nor ONNX"
+        raise InputError(f"{path} is no readable .safetensors file ({error}){others}") from None
 
 
 def backbone_digest(content: ModelFile, source: str) -> str:

@@ -18,7 +18,7 @@ from faceidx.files import sha256_file
 from faceidx.images.keys import escape_key
 from faceidx.images.preprocess import Preprocessing
 from faceidx.models.face_model import FaceModel
-from faceidx.models.onnx_record import OnnxRecord, attached_record
+from faceidx.models.onnx_record import OnnxRecord, attached_classifier, attached_record
 from faceidx.models.record import fingerprint
 
 if TYPE_CHECKING:
@@ -85,7 +85,10 @@ def load_onnx_model(
     if not batched and fixed != 1:
         raise InputError(f"{path} takes batches of {fixed} and nothing else; export it anew")
     single = run_session(session, np.zeros((1, *wanted), np.float32), path)
-    _check_output(session, single, path)
+    _check_output(session, single, path, tell=own is None)
+    exported = own is not None and own.record.arch != "onnx"
+    batched = batched and (exported or _works_in_batches(session, single, wanted))
+    head = attached_classifier(graph, own)
     return OnnxModel(
         name=escape_key(path.name),
         arch=own.record.arch if own else "onnx",
@@ -94,6 +97,9 @@ def load_onnx_model(
         weights=(own and own.weights) or digest(path),
         template=own.record.template if own else None,
         training=own.record.training if own else {},
+        class_names=own.record.class_names if own and head else None,
+        head=own.record.head if own and head else None,
+        head_weights=head,
         engine="onnx",
         device=device,
         precision="fp32",
@@ -104,15 +110,42 @@ def load_onnx_model(
     )
 
 
-def _check_output(session: onnxruntime.InferenceSession, single: np.ndarray, path: Path) -> None:
+def _works_in_batches(
+    session: onnxruntime.InferenceSession, single: np.ndarray, wanted: list[int]
+) -> bool:
+    """Whether a graph whose batch is said to be free gives two pictures what it gives each.
+
+    Args:
+        single: what it gives the picture of zeros.
+    """
+    two = np.zeros((2, *wanted), np.float32)
+    two[1] = np.random.default_rng(0).uniform(-1, 1, wanted)
+    try:
+        return bool(_close(run_session(session, two)[:1], single).all())
+    except InputError:
+        return False
+
+
+def _close(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(N,) whether rows of (N, D) are the same but for rounding; all are not, of another shape."""
+    if found.shape != wanted.shape:
+        return np.zeros(len(wanted), bool)
+    distances: np.ndarray = np.linalg.norm(found - wanted, axis=1)
+    return distances <= _BATCH_TOLERANCE * np.linalg.norm(wanted, axis=1)
+
+
+def _check_output(
+    session: onnxruntime.InferenceSession, single: np.ndarray, path: Path, *, tell: bool
+) -> None:
     """Raise `InputError` where what a graph gives of a picture is no embedding.
 
-    Of several outputs the first is taken, which one line says.
+    Args:
+        tell: that of several outputs the first is taken.
     """
     first, *others = session.get_outputs()
     if single.shape[1] < 2:
         raise InputError(f"{path}: its output {first.name} is one number a picture, no embedding")
-    if others:
+    if others and tell:
         logger.warning(
             "%s: its first output, %s, is taken for the embedding; left out: %s",
             path.name,
@@ -285,12 +318,7 @@ def _freed(
             together, alone = together[:fixed], run_session(original, pictures[:fixed], path)
     except InputError:
         return None
-    if together.shape != alone.shape:
-        return None
-    close = np.linalg.norm(together - alone, axis=1) <= _BATCH_TOLERANCE * np.linalg.norm(
-        alone, axis=1
-    )
-    return (freed, session) if bool(close.all()) else None
+    return (freed, session) if bool(_close(together, alone).all()) else None
 
 
 def _free_reshapes(model: onnx.ModelProto, fixed: int) -> None:
@@ -320,7 +348,7 @@ def open_session(model: onnx.ModelProto, device: str, path: Path) -> onnxruntime
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only: its warnings are about the exporter's habits
+    options.log_severity_level = 4  # what fails is an error of ours, in one line
     # Waiting threads would keep the cores from those that decode pictures meanwhile.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = ["CPUExecutionProvider"]

@@ -13,12 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from faceidx.models.record import ModelRecord
 
 if TYPE_CHECKING:
     import onnx
+    import torch
 
 logger = logging.getLogger(__name__)
+
+CLASSIFIER = "head_"
+"""What the names of a classifier's weights begin with, in a graph that `export` wrote."""
 
 _RECORD, _WEIGHTS, _GRAPH = "faceidx", "faceidx.weights", "faceidx.graph"
 
@@ -61,6 +67,26 @@ def attached_record(graph: onnx.ModelProto, path: Path) -> OnnxRecord | None:
         )
         weights = None
     return OnnxRecord(record=record, weights=weights)
+
+
+def attached_classifier(graph: onnx.ModelProto, own: OnnxRecord | None) -> dict[str, torch.Tensor]:
+    """Weights of the classifier in a graph, float32; empty where it has none that is usable."""
+    if own is None or own.record.head is None or not own.record.class_names:
+        return {}
+    import torch
+    from onnx import numpy_helper
+
+    arrays = {
+        tensor.name.removeprefix(CLASSIFIER): numpy_helper.to_array(tensor)
+        for tensor in graph.graph.initializer
+        if tensor.name.startswith(CLASSIFIER)
+    }
+    shape = arrays["weight"].shape if "weight" in arrays else ()
+    wanted = (len(own.record.class_names), own.record.embedding_dim)
+    whole = (*shape[:1], *shape[-1:]) == wanted
+    if not whole or any(array.dtype.kind != "f" for array in arrays.values()):
+        return {}
+    return {name: torch.from_numpy(a.astype(np.float32)) for name, a in arrays.items()}
 
 
 def _graph_digest(graph: onnx.ModelProto) -> str:

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 ONNX_SUFFIX = ".onnx"
 # First bytes of what torch.save and pickle write: a zip archive, or a pickle of protocol 2 to 5.
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+# The field `ir_version` of ONNX's ModelProto, by its number, comes first.
+_ONNX_START = b"\x08"
 
 Kind = Literal["faceidx", "weights", "onnx"]
 
@@ -130,7 +132,7 @@ def kind_of(path: Path) -> Kind:
         raise InputError(f"{path}: no such model file")
     if _is_pickled(path):
         return "weights"
-    if path.suffix.lower() == ONNX_SUFFIX:
+    if path.suffix.lower() == ONNX_SUFFIX or _begins_as_onnx(path):
         return "onnx"
     return "faceidx" if has_record(path) else "weights"
 
@@ -142,7 +144,7 @@ def read_content(options: ModelOptions) -> ModelFile:
         InputError: as `open_model`.
     """
     if kind_of(options.path) == "faceidx":
-        _refuse_given(options)
+        refuse_given(options)
         return read_model(options.path)
     found = recognise_file(options.path, fc=options.fc)
     _say_once(f"{options.path}: {found}")
@@ -172,6 +174,13 @@ def _is_pickled(path: Path) -> bool:
     return start.startswith(_PICKLE_STARTS)
 
 
+def _begins_as_onnx(path: Path) -> bool:
+    """Whether a file begins with the version of ONNX that it is in, and not as a `.safetensors`."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[:1] == _ONNX_START and start[8:] != b"{"
+
+
 def open_onnx(options: ModelOptions) -> OnnxModel:
     """Open an ONNX graph with onnxruntime, on a GPU where that can use one.
 
@@ -183,14 +192,14 @@ def open_onnx(options: ModelOptions) -> OnnxModel:
     device = resolve_device(options.device) if runs_on_gpu() else "cpu"
     own = own_record(options.path)
     if own:
-        _refuse_given(options)
+        refuse_given(options)
         preprocessing = own.record.preprocessing
     else:
         preprocessing = given_preprocessing(options, onnx_image_size(options.path))
     return load_onnx_model(options.path, preprocessing, device=device, own=own)
 
 
-def _refuse_given(options: ModelOptions) -> None:
+def refuse_given(options: ModelOptions) -> None:
     """Raise `InputError` where something is given that the file itself says."""
     if given := [name for name in FACTS if getattr(options, name)]:
         flag = f"--{given[0].replace('_', '-')}"

@@ -89,7 +89,7 @@ def test_the_graph_embeds_batches_of_any_size_as_torch_does_and_needs_no_preset(
     ],
 )
 def test_the_classifier_goes_along_as_a_second_output(
-    loss: str, shape: tuple[int, ...], tmp_path: Path
+    loss: str, shape: tuple[int, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     content = read_model(_written(tmp_path / "m.safetensors", "mobilefacenet", FAKE_SIZE))
     content.head = {"weight": torch.randn(shape, generator=torch.Generator().manual_seed(0))}
@@ -107,6 +107,26 @@ def test_the_classifier_goes_along_as_a_second_output(
     session = onnxruntime.InferenceSession(out)
     embeddings, probabilities = session.run([OUTPUT, CLASSES], {INPUT: batch.contiguous().numpy()})
     np.testing.assert_allclose(probabilities, model.classify(embeddings), rtol=1e-4, atol=1e-6)
+    caplog.clear()
+    exported = _open(out)
+    assert exported.class_names == ["a", "b", "c"]
+    np.testing.assert_array_equal(exported.classify(embeddings), model.classify(embeddings))
+    assert not caplog.text
+
+
+def test_a_classifier_that_a_tool_has_changed_counts_as_none(
+    fake_model_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "m.onnx"
+    export(ExportOptions(model=ModelOptions(path=fake_model_file), out=out))
+    graph = onnx.load(out)
+    weight = next(t for t in graph.graph.initializer if t.name == "head_weight")
+    weight.name = "head_weight_quantized"
+    for node in graph.graph.node:
+        node.input[:] = [n if n != "head_weight" else weight.name for n in node.input]
+    onnx.save(graph, out)
+    with pytest.raises(InputError, match="holds no classifier"):
+        _open(out).classify(np.zeros((1, 24), np.float32))
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".safetensors"])

@@ -125,6 +125,33 @@ def test_a_last_layer_that_may_be_either_is_asked_for(tmp_path: Path) -> None:
     _assert_close(pooled.raw_embed(_pictures()), _embedded(_pooled(18, 632), _pictures()))
 
 
+@pytest.mark.parametrize("dim", [128, 632])
+def test_a_last_layer_behind_dropout_is_one_like_any_other(tmp_path: Path, dim: int) -> None:
+    network = _torchvision(18, dim)
+    wanted = _embedded(network, _pictures())
+    network.fc = nn.Sequential(nn.Dropout(), network.fc)
+    path = tmp_path / "people.pth"
+    torch.save(network.state_dict(), path)
+    _assert_close(open_model(_options(path, fc="embedding")).raw_embed(_pictures()), wanted)
+    if dim == 128:
+        assert open_model(_options(path)).embedding_dim == 128
+    else:
+        with pytest.raises(InputError, match=r"--fc embedding\|classifier"):
+            open_model(_options(path))
+
+
+def test_an_embedding_that_is_asked_for_and_cannot_be_told_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "people.pth"
+    network = _torchvision(18, 128)
+    layers = nn.Sequential(network.fc, nn.BatchNorm1d(128)), nn.Sequential(nn.PReLU(), network.fc)
+    for last in (*layers, nn.Identity()):
+        network.fc = last
+        torch.save(network.state_dict(), path)
+        with pytest.raises(InputError, match="no fc that is one linear layer"):
+            open_model(_options(path, fc="embedding"))
+        assert open_model(_options(path)).embedding_dim == 512
+
+
 @pytest.mark.parametrize(
     ("arch", "size"), [("mobilefacenet", 32), ("resnet10", 32), ("resnet50", 48), ("iresnet18", 32)]
 )
@@ -285,11 +312,20 @@ def _two_networks(state: dict[str, Any]) -> None:
     state.update({f"ema.{name}": tensor for name, tensor in list(state.items())})
 
 
+def _two_families(state: dict[str, Any]) -> None:
+    student = randomize(FoamliuNet(_DIM, 2)).state_dict()
+    teacher = {f"teacher.{name}": state.pop(name) for name in list(state)}
+    state.update(teacher | {f"student.{name}": tensor for name, tensor in student.items()})
+
+
 _WRONG: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "missing": (lambda s: s.pop("layer2.1.conv1.weight"), "lacks layer2.1.conv1.weight"),
     "no last layer": (lambda s: s.pop("fc.weight"), "lacks fc.weight"),
     "unknown": (lambda s: s.update({"layer1.0.se.fc.weight": torch.ones(2)}), "holds layer1.0.se"),
-    "shape": (lambda s: s.update({"conv1.weight": torch.ones(64, 3, 5, 5)}), "conv1.weight of"),
+    "shape": (
+        lambda s: s.update({"conv1.weight": torch.ones(64, 3, 5, 5)}),
+        "a variant that is not known",
+    ),
     "number": (lambda s: s.update({"fc.weight": torch.ones(())}), "lacks fc.weight"),
     "blocks": (lambda s: s.update({"layer4.2.bn1.bias": torch.ones(2)}), r"\[2, 2, 2, 3\] blocks"),
     "whole numbers": (
@@ -302,6 +338,7 @@ _WRONG: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "not finite": (lambda s: s["fc.bias"].fill_(float("nan")), "not finite"),
     "two": (_two_networks, "several networks"),
+    "two of different families": (_two_families, r"several networks \('teacher\.' and that of"),
     "other": (lambda s: (s.clear(), s.update(a=torch.ones(2))), "no network that faceidx knows"),
     "empty": (lambda s: s.clear(), "no named tensors"),
 }
@@ -316,6 +353,13 @@ def test_weights_that_do_not_fit_are_one_clear_line(wrong: str, tmp_path: Path) 
         open_model(_options(path))
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_no_name_in_a_file_starts_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = {f"net.{name}": tensor for name, tensor in _insightface().state_dict().items()}
+    torch.save({**state, "x\nerror: all is lost": torch.ones(2)}, tmp_path / "m.pth")
+    open_model(_options(tmp_path / "m.pth"))
+    assert r"left out: x\nerror: all is lost" in caplog.text
 
 
 def test_a_squeezed_ir_network_is_refused(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_a_free_batch_size_is_used_as_it_is(tmp_path: Path) -> None:
     )
 
 
-def _batch_mixer(path: Path, batch: int) -> Path:
+def _batch_mixer(path: Path, batch: int | str) -> Path:
     """A graph that takes the mean over the whole batch: right for the fixed size alone."""
     nodes = [
         helper.make_node("Reshape", ["x", "flat_shape"], ["flat"]),
@@ -88,6 +88,24 @@ def test_a_graph_whose_rows_depend_on_the_batch_runs_picture_by_picture(tmp_path
     np.testing.assert_allclose(
         model.raw_embed(pictures), 2 * _expected(pictures), rtol=1e-4, atol=1e-4
     )
+
+
+def test_a_batch_that_is_free_by_name_alone_is_run_picture_by_picture(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    graphs = [
+        reshape_graph(tmp_path / "fails.onnx", batch="n", target=[1, 48]),
+        _batch_mixer(tmp_path / "mixes.onnx", "n"),
+    ]
+    for path, times in zip(graphs, (1, 2), strict=True):
+        out = path.with_name(f"imported-{path.name}")
+        model = ModelOptions(path=path, preset="insightface")
+        import_model(ImportOptions(model=model, out=out))
+        for model in (_open(path), _open(out, preset=None)):
+            assert not model.batched
+            found = model.raw_embed(_pictures(3))
+            np.testing.assert_allclose(found, times * _expected(_pictures(3)), rtol=1e-4, atol=1e-4)
+    assert "onnxruntime" not in capfd.readouterr().err  # a trial that failed is no error
 
 
 def test_a_batch_size_above_one_that_cannot_be_freed_is_an_error(tmp_path: Path) -> None:
@@ -249,6 +267,8 @@ def test_an_output_of_n_d_1_1_is_described_as_n_d_and_a_free_one_as_unknown(tmp_
 def test_a_graph_of_ours_or_of_nan_is_not_imported(tmp_path: Path) -> None:
     path, out = mean_color_graph(tmp_path / "m.onnx", shape=("n", 3, 4, 4)), tmp_path / "out.onnx"
     import_model(ImportOptions(model=ModelOptions(path=path, preset="insightface"), out=out))
+    with pytest.raises(InputError, match="has its own record of preprocessing; drop --preset"):
+        describe(ModelOptions(path=out, preset="insightface"))
     again = ImportOptions(model=ModelOptions(path=out), out=tmp_path / "again.onnx")
     with pytest.raises(InputError, match="is a model of faceidx already"):
         import_model(again)
@@ -261,6 +281,14 @@ def test_a_graph_of_ours_or_of_nan_is_not_imported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="its embeddings are not finite"):
         import_model(replace(again, model=ModelOptions(path=path, preset="insightface")))
     assert not again.out.exists()
+
+
+def test_a_graph_is_known_by_its_content_too(tmp_path: Path) -> None:
+    path = reshape_graph(tmp_path / "m.onnx", batch="n", target=[-1, 48])
+    wanted = _open(path).raw_embed(_pictures(2))
+    path = path.rename(tmp_path / "m.bin")
+    np.testing.assert_array_equal(_open(path).raw_embed(_pictures(2)), wanted)
+    assert describe(ModelOptions(path=path))["kind"] == "onnx"
 
 
 def test_our_file_is_described_without_running_it(fake_model_file: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from faceidx.errors import InputError
 from faceidx.images.preprocess import PRESETS
+from faceidx.models.about import describe
 from faceidx.models.device import resolve_device
 from faceidx.models.face_model import normalize
 from faceidx.models.file import read_model, write_model
@@ -154,6 +155,8 @@ def test_a_fact_that_our_file_records_itself_may_not_be_given(
 ) -> None:
     with pytest.raises(InputError, match=f"drop --{option.replace('_', '-')}"):
         _open(fake_model_file, **{option: value})
+    with pytest.raises(InputError, match=f"drop --{option.replace('_', '-')}"):
+        describe(ModelOptions(path=fake_model_file, **{option: value}))
 
 
 # --- what a foreign file does not say ----------------------------------------------------------

@@ -43,6 +43,7 @@ def recognise(
                 "save the one that is meant alone"
             )
         if prefixes:
+            _require_one(tensors, prefixes[0], source)
             network, left_out = _split(tensors, prefixes[0])
             try:
                 found = family.convert(network, fc=fc)
@@ -56,6 +57,19 @@ def recognise(
         "iresnets of InsightFace, IR networks of AdaFace, InceptionResnetV1 of "
         "facenet-pytorch, torchvision's ResNets, MobileFaceNet"
     )
+
+
+def _require_one(tensors: dict[str, torch.Tensor], prefix: str, source: str) -> None:
+    """Raise `InputError` where a network of another family lies beside the one under a prefix."""
+    anchors = tuple(f".{family.ANCHOR}" for family in _FAMILIES)
+    other = next(
+        (n for n in tensors if not n.startswith(prefix) and f".{n}".endswith(anchors)), None
+    )
+    if other is not None:
+        names = f"{prefix!r} and that of {other[:60]!r}"
+        raise InputError(
+            f"{source} holds several networks ({names}); save the one that is meant alone"
+        )
 
 
 def _split(

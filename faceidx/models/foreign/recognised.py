@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from faceidx.errors import InputError
+from faceidx.escape import for_terminal
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,7 @@ class Recognised:
         """One line: what was recognised, and what of the file is not used."""
         text = f"{self.origin}, {self.embedding_dim} numbers a face, run as {self.arch}"
         if self.left_out:
-            shown = ", ".join(name[:60] for name in self.left_out[:3]) + (
+            shown = ", ".join(for_terminal(name[:60]) for name in self.left_out[:3]) + (
                 ", ..." if len(self.left_out) > 3 else ""
             )
             text += f"; left out: {shown}"
@@ -78,11 +79,7 @@ def to_model_file(found: Recognised, preprocessing: Preprocessing, source: str) 
     for name, like in wanted.items():
         tensor = weights[name]
         if tensor.shape != like.shape:
-            height, width = preprocessing.image_size
-            raise InputError(
-                f"{what} has {name} of {tuple(tensor.shape)}, where pictures of {height} x {width} "
-                f"need {tuple(like.shape)}; is --image-size right?"
-            )
+            raise InputError(f"{what} {_misfit(name, tensor, like, preprocessing)}")
         if like.is_floating_point() and not tensor.is_floating_point():
             raise InputError(f"{what} has {name} in {tensor.dtype}, which are no plain numbers")
         tensor = tensor.detach().to(like.dtype)
@@ -96,6 +93,19 @@ def to_model_file(found: Recognised, preprocessing: Preprocessing, source: str) 
         training={"recognised": str(found)},
     )
     return ModelFile(record=record, backbone=backbone, head={})
+
+
+def _misfit(
+    name: str, tensor: torch.Tensor, like: torch.Tensor, preprocessing: Preprocessing
+) -> str:
+    """What to say of a weight that has another shape than it should."""
+    height, width = preprocessing.image_size
+    has = f"has {name} of {tuple(tensor.shape)}, where"
+    # What depends on the size of pictures is how much the first layer behind the map takes.
+    if tensor.ndim == like.ndim == 2 and len(tensor) == len(like):
+        needed = f"pictures of {height} x {width} need {tuple(like.shape)}"
+        return f"{has} {needed}; is --image-size right?"
+    return f"{has} that network has {tuple(like.shape)}; it is a variant that is not known"
 
 
 def count_blocks(weights: dict[str, torch.Tensor]) -> list[int]:

@@ -34,6 +34,9 @@ def convert(weights: dict[str, torch.Tensor], *, fc: str | None) -> Recognised:
             weights=weights,
         )
     origin = f"resnet{depth} of torchvision"
+    weights = _with_plain_fc(weights)
+    if fc == "embedding" and "fc.weight" not in weights:
+        raise InputError("--fc embedding: it has no fc that is one linear layer")
     if "fc.weight" in weights and _gives_embedding(rows(weights, "fc.weight"), fc):
         weights = dict(weights)
         weights.setdefault("fc.bias", weights["fc.weight"].new_zeros(len(weights["fc.weight"])))
@@ -51,6 +54,19 @@ def convert(weights: dict[str, torch.Tensor], *, fc: str | None) -> Recognised:
         weights={name: t for name, t in weights.items() if name not in classifier},
         left_out=["fc (taken for a classifier)"] if classifier else [],
     )
+
+
+def _with_plain_fc(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights in which an fc of one linear layer, with dropout or the like beside it, is plain."""
+    parts = {name for name in weights if name.startswith("fc.")}
+    layers = {name.rpartition(".")[0] for name in parts}
+    if len(layers) != 1 or (layer := layers.pop()) == "fc":
+        return weights
+    if parts - {f"{layer}.weight", f"{layer}.bias"} or weights[f"{layer}.weight"].ndim != 2:
+        return weights
+    return {
+        f"fc.{name.rpartition('.')[2]}" if name in parts else name: t for name, t in weights.items()
+    }
 
 
 def _gives_embedding(length: int, fc: str | None) -> bool:
