@@ -23,7 +23,7 @@ from faceidx.embedding.pipeline import (
 from faceidx.embedding.roll import Made, News
 from faceidx.embedding.shards import split_into_shards
 from faceidx.files import scratch_folder
-from faceidx.images.card_jpeg import can_decode
+from faceidx.images.card_jpeg import can_decode, is_installed
 from faceidx.images.pictures import Picture
 from faceidx.images.prepare import Prepared, WholePicture
 from faceidx.images.workers import Workers, survives
@@ -64,10 +64,11 @@ def settle_decoder(
         return pipeline
     on_card = replace(pipeline, card=model.device)
     whole = prepare_of(model.preprocessing, model.template, pipeline)
-    if not isinstance(whole, WholePicture) or not can_decode(model.device):
+    if not isinstance(whole, WholePicture) or not is_installed():
         return pipeline
     if before:
-        return on_card if before.get("decoder") == CARD_DECODER else pipeline
+        as_before = before.get("decoder") == CARD_DECODER and can_decode(model.device)
+        return on_card if as_before else pipeline
     trial = _Trial(pictures=pictures, model=model, wanted=wanted, beside=beside)
     worth_it = trial.known or len(pictures) >= _WORTH_TRYING
     if worth_it and trial.is_true(whole) and trial.gain(pipeline, on_card) >= _GAIN:
@@ -132,7 +133,8 @@ class _Trial:
     def is_true(self, whole: WholePicture) -> bool:
         """Whether embeddings stay what they are where the GPU decodes."""
         on_card = replace(whole, card=self.model.device)
-        if not survives([*self.pictures[:_COMPARED]], on_card):
+        # In a process of its own first: what kills that would have ended this one.
+        if not survives([*self.pictures[:_COMPARED]], on_card) or not can_decode(on_card.card):
             return False
         faces = [self._faces(prepare) for prepare in (whole, on_card)]
         both = [row for row in range(_COMPARED) if all(row in found for found in faces)]

@@ -34,8 +34,9 @@ logger = logging.getLogger(__name__)
 SHARD_SIZE = 2048
 # Seconds that a shard may take; a fast device makes larger ones.
 _SECONDS, _LARGER = 0.25, 4
-# No shard is larger than this many times the average; one in fifty would be.
-_LARGEST = 4
+# No shard is larger than this many times the average; one in seven would be. Where several
+# processes make shards, all wait for the one that is last.
+_LARGEST = 2
 _JOB = "job.json"
 # What a run takes over from the work that it goes on with.
 _TAKEN_OVER = {"batch_size": int, "shard_size": int, "dtype": str, "engine": str, "precision": str}

@@ -22,9 +22,14 @@ from faceidx.images.plain_jpeg import plain_data
 logger = logging.getLogger(__name__)
 
 
+def is_installed() -> bool:
+    """Whether there is a torchcodec here."""
+    return importlib.util.find_spec("torchcodec") is not None
+
+
 def can_decode(device: str) -> bool:
     """Whether a device decodes JPEGs here: it needs torchcodec, and nvJPEG behind it."""
-    if importlib.util.find_spec("torchcodec") is None:
+    if not is_installed():
         return False
     jpeg = io.BytesIO()
     Image.new("RGB", (16, 16)).save(jpeg, "JPEG")

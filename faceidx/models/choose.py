@@ -42,8 +42,10 @@ _SHARE, _FEWEST, _MOST = 32, 4, 64
 _WORTH_MEASURING = 5000
 # What it takes to compile and to try it, and what that gains, on two cores (benchmarks/results.md):
 # to tell whether it is worth trying where it was not measured yet. By torch for an iresnet50; as
-# oneDNN's graph, which small networks gain from, for a MobileFaceNet.
+# oneDNN's graph, which small networks gain from, for a MobileFaceNet. On a GPU it gains more, as
+# what lies between the convolutions is bound by memory there; so much is a guess.
 _COMPILING: dict[Compiled, tuple[float, float]] = {True: (45.0, 1.15), "onednn": (6.0, 1.2)}
+_COMPILING_ON_GPU = (30.0, 1.5)
 
 
 def choose_model(
@@ -100,7 +102,7 @@ def choose_model(
     if images >= _WORTH_MEASURING:
         trial.measure([way for way in ways if not way.compiled], known)
         for way in ways:
-            if way.compiled and _compiling_pays(way, known, images):
+            if way.compiled and _compiling_pays(way, known, images, device):
                 trial.measure([way], known)
         if remember and trial.news:
             keep(key, known)
@@ -241,7 +243,7 @@ def _compilers(
     return [False, "onednn", True] if (device, precision) == ("cpu", "bf16") else [False, True]
 
 
-def _compiling_pays(way: Way, known: dict[str, Measured], images: int) -> bool:
+def _compiling_pays(way: Way, known: dict[str, Measured], images: int, device: str) -> bool:
     """Whether so many pictures may be done sooner by a way that is to be compiled first."""
     if str(way) in known:
         return False
@@ -249,7 +251,8 @@ def _compiling_pays(way: Way, known: dict[str, Measured], images: int) -> bool:
     if not fastest:
         return True
     same = known.get(str(replace(way, compiled=False)))
-    seconds, gain = _COMPILING[way.compiled]
+    on_gpu = device.startswith("cuda")
+    seconds, gain = _COMPILING_ON_GPU if on_gpu else _COMPILING[way.compiled]
     hoped = same.rate * gain if same else fastest
     return images / hoped + seconds < images / fastest
 

@@ -25,6 +25,9 @@ class GpuLane:
         most: pictures a batch at the most.
         fixed: have every batch of `most` pictures, with whatever lies behind those there are, and
             their kernels launched as one CUDA graph.
+
+    Attributes:
+        captured: whether they are.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class GpuLane:
         # another thread computes in Python: by default 5 ms, half of what a batch takes.
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_SECONDS))
         self._run, self._device, self._fixed = run, device, fixed
+        self.captured = False
         self._shape = (most, *size, 3)
         self._free: list[_Slot] = []
         with torch.cuda.device(device):
@@ -85,8 +89,10 @@ class GpuLane:
                 with torch.cuda.graph(graph, stream=self._computing):
                     rows = run(pictures)
             except RuntimeError as error:
-                logger.debug("no CUDA graph: %s", error)
+                reason = " ".join(str(error).split())[:120]
+                logger.warning("no CUDA graph holds the model, which is slower (%s)", reason)
                 return run
+        self.captured = True
 
         def replay(staged: torch.Tensor) -> torch.Tensor:
             pictures.copy_(staged)

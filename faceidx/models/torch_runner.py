@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 # output in the caches, and enough that calling the layers costs little.
 CHUNK = 8
 _GPU_BATCH = 256
+_MOST_COMPILED = 64
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # A batch norm's own numbers are few and span many magnitudes: they stay in float32, which torch's
 # batch norms take along with inputs of half the precision.
@@ -61,7 +62,8 @@ class Runner:
             batch_size: what batches will have; needed where a GPU is to run it compiled.
             compiled: compile it now, which takes from seconds to minutes; as oneDNN's graph it is
                 for CPUs and bf16. Where that fails, a warning says so and it runs as it is;
-                `self.compiled` tells.
+                `self.compiled` tells, as `self.captured` does whether a GPU gets its kernels as
+                one CUDA graph, which it does where `batch_size` is given.
         """
         self._device = torch.device(device)
         on_gpu = self._device.type == "cuda"
@@ -70,14 +72,17 @@ class Runner:
         self.best_batch = self._chunk if on_gpu else 2 * CHUNK * torch.get_num_threads()
         self._pool = None if on_gpu else _one_thread_a_core()
         self.compiled: Compiled = False
+        self._lane: GpuLane | None = None
         for how in dict.fromkeys([compiled, False]):
             biases = _biases(how, precision, self._device)
             prepared = _Prepared(network, preprocessing, _DTYPES[precision], biases=biases)
             self.network = prepared.to(self._device).eval()
             self._run: Any = self.network
-            self._lane = self._new_lane(fixed=False) if on_gpu else None
             if not how or self._compile(how):
                 break
+        if on_gpu and self._lane is None:
+            self._lane = self._new_lane(fixed=batch_size is not None)
+        self.captured = self._lane is not None and self._lane.captured
 
     def __call__(self, pictures: np.ndarray) -> np.ndarray:
         """(N, H, W, 3) uint8 RGB to (N, D) float32."""
@@ -138,7 +143,12 @@ class Runner:
 
     def _compiled_by_torch(self) -> Any:
         keep_compiled_code()
-        options: dict[str, Any] = {"freezing": True} if self._lane is None else {}
+        # Each network that a process compiles counts as the same code anew, and beyond a limit of 8
+        # torch runs it uncompiled in silence.
+        dynamo = torch._dynamo.config
+        dynamo.recompile_limit = max(dynamo.recompile_limit, _MOST_COMPILED)
+        dynamo.fail_on_recompile_limit_hit = True
+        options: dict[str, Any] = {"freezing": True} if self._pool is not None else {}
         return torch.compile(self.network, dynamic=False, options=options)
 
 

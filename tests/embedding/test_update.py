@@ -143,6 +143,7 @@ def test_what_an_interrupted_update_made_is_kept_when_the_file_is_gone(
     embed(_options(pictures, out))
     for number in range(40):
         draw(pictures / "zz" / f"more{number:02}.png", seed=number)
+    model.batches.clear()
     with monkeypatch.context() as patch:
         _interrupt(model, patch, after=3)
         with pytest.raises(_PulledPlugError):
