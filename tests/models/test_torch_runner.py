@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from faceidx.models import torch_runner
 from faceidx.models.registry import create_backbone
 from faceidx.models.torch_runner import CHUNK, Runner
 from tests.conftest import FAKE_SIZE, FakeModel
@@ -98,6 +99,25 @@ def test_a_failed_compilation_is_one_line_and_no_end(
     (record,) = caplog.records
     assert "uncompiled" in record.getMessage() and "\n" not in record.getMessage()
     np.testing.assert_array_equal(runner(_pictures(9)), _runner(network)(_pictures(9)))
+
+
+def test_many_networks_are_compiled_and_beyond_torchs_limit_it_is_said(
+    network: nn.Module, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    compiler = torch.compile
+
+    def in_no_time(module: nn.Module, **_: Any) -> Any:
+        return compiler(module, dynamic=False, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", in_no_time)
+    monkeypatch.setattr(torch_runner, "keep_compiled_code", lambda: None)
+    with torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=False):
+        assert all(_runner(network, compiled=True).compiled for _ in range(10))
+        monkeypatch.setattr(torch_runner, "_MOST_COMPILED", 1)
+        torch._dynamo.config.recompile_limit = 1
+        assert "uncompiled" not in caplog.text
+        assert not _runner(network, compiled=True).compiled
+    assert "torch runs the model uncompiled" in caplog.text
 
 
 def test_compiled_code_is_kept_for_the_owner_and_fits_every_count(
