@@ -14,6 +14,7 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import numpy as np
@@ -113,6 +114,10 @@ class Runner:
             rows: np.ndarray = self._run(torch.from_numpy(pictures))[:count].numpy()
         return rows
 
+    def _first_rows(self, pictures: np.ndarray) -> None:
+        with _room_for_many():
+            self._rows(pictures)
+
     def _new_lane(self, *, fixed: bool) -> GpuLane:
         return GpuLane(
             self._run, device=self._device, most=self._chunk, size=self._size, fixed=fixed
@@ -125,9 +130,10 @@ class Runner:
         try:
             self._run = self._graph(blank) if how == "onednn" else self._compiled_by_torch()
             if self._pool is None:
-                self._lane = self._new_lane(fixed=True)
+                with _room_for_many():
+                    self._lane = self._new_lane(fixed=True)
             else:
-                self._pool.submit(self._rows, blank).result()
+                self._pool.submit(self._first_rows, blank).result()
         except Exception as error:  # compilers fail in any way there is
             self.compiled = False
             reason = " ".join(str(error).split())[:120]
@@ -143,11 +149,6 @@ class Runner:
 
     def _compiled_by_torch(self) -> Any:
         keep_compiled_code()
-        # Each network that a process compiles counts as the same code anew, and beyond a limit of 8
-        # torch runs it uncompiled in silence.
-        dynamo = torch._dynamo.config
-        dynamo.recompile_limit = max(dynamo.recompile_limit, _MOST_COMPILED)
-        dynamo.fail_on_recompile_limit_hit = True
         options: dict[str, Any] = {"freezing": True} if self._pool is not None else {}
         return torch.compile(self.network, dynamic=False, options=options)
 
@@ -238,6 +239,19 @@ def normalized(
     rows = ((rows - mean) / std).to(dtype)
     # NHWC seen as NCHW is channels_last already.
     return rows.view(count, height, width, colors).permute(0, 3, 1, 2)
+
+
+def _room_for_many() -> AbstractContextManager[None]:
+    """Have torch compile what is run first, in this thread, or raise.
+
+    Each network that a process compiles counts as the same code anew, and beyond a limit of 8 torch
+    runs it uncompiled in silence.
+    """
+    limit = max(torch._dynamo.config.recompile_limit, _MOST_COMPILED)
+    room: AbstractContextManager[None] = torch._dynamo.config.patch(
+        recompile_limit=limit, fail_on_recompile_limit_hit=True
+    )
+    return room
 
 
 @functools.cache

@@ -64,7 +64,7 @@ def test_it_gives_what_the_cpu_gives(
     pictures = _pictures(2 * _BATCH + 5)
     wanted, _ = normalize(_runner(network, "cpu", "fp32")(pictures))
     runner = _runner(network, "cuda", precision, compiled=compiled)
-    assert runner.compiled == compiled
+    assert runner.compiled == compiled and runner.captured
     found, _ = normalize(runner(pictures))
     assert (found * wanted).sum(1).min() > least
 
@@ -94,6 +94,16 @@ def test_the_command_embeds_what_it_embeds_on_the_cpu(
             rows[device] = file["embeddings"][:], file["paths"][:].tolist()
     assert rows["cpu"][1] == rows["cuda"][1]
     assert (rows["cpu"][0] * rows["cuda"][0]).sum(1).min() > 0.9999
+
+
+def test_without_a_size_of_batches_there_is_no_graph_and_the_same_comes_out(
+    network: nn.Module,
+) -> None:
+    free = Runner(network, _PREPROCESSING, device="cuda", precision="bf16")
+    assert not free.captured
+    pictures = _pictures(_BATCH)
+    found, wanted = (normalize(r(pictures))[0] for r in (free, _runner(network, "cuda", "bf16")))
+    assert (found * wanted).sum(1).min() > 0.9999
 
 
 @pytest.mark.parametrize("compiled", [False, True])

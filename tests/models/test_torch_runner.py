@@ -111,12 +111,11 @@ def test_many_networks_are_compiled_and_beyond_torchs_limit_it_is_said(
 
     monkeypatch.setattr(torch, "compile", in_no_time)
     monkeypatch.setattr(torch_runner, "keep_compiled_code", lambda: None)
-    with torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=False):
-        assert all(_runner(network, compiled=True).compiled for _ in range(10))
-        monkeypatch.setattr(torch_runner, "_MOST_COMPILED", 1)
-        torch._dynamo.config.recompile_limit = 1
-        assert "uncompiled" not in caplog.text
-        assert not _runner(network, compiled=True).compiled
+    torch._dynamo.reset()
+    assert all(_runner(network, compiled=True).compiled for _ in range(10))
+    assert "uncompiled" not in caplog.text
+    monkeypatch.setattr(torch_runner, "_MOST_COMPILED", 1)
+    assert not _runner(network, compiled=True).compiled
     assert "torch runs the model uncompiled" in caplog.text
 
 
