@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
+# Bytes between two flushes to the disk: what a system has gathered of a long job when that ends
+# would take seconds then.
+_FLUSH = 256 << 20
+
+
 class NewHdf5(h5py.File):
     """A new HDF5 file, open for writing. A context manager.
 
@@ -49,7 +54,7 @@ class _Sink(io.RawIOBase):
     def __init__(self, path: Path) -> None:
         self.error: OSError | None = None
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-        self._position = self._size = 0
+        self._position = self._size = self._unflushed = 0
         self._unwritten: list[tuple[int, bytes]] = []
 
     def close(self) -> None:
@@ -72,6 +77,7 @@ class _Sink(io.RawIOBase):
             while self.error is None and written < len(view):
                 place = self._position + written
                 written += os.pwrite(self._descriptor, view[written:], place)
+            self._flush(written)
         except OSError as error:
             self.error = error
         if written < len(view):
@@ -79,6 +85,12 @@ class _Sink(io.RawIOBase):
         self._position += len(view)
         self._size = max(self._size, self._position)
         return len(view)
+
+    def _flush(self, written: int) -> None:
+        self._unflushed += written
+        if self._unflushed >= _FLUSH:
+            os.fsync(self._descriptor)
+            self._unflushed = 0
 
     def readinto(self, buffer: Buffer) -> int:
         view = memoryview(buffer).cast("B")

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from faceidx import files
+from faceidx import files, hdf5
 from faceidx.errors import InputError, JobError
 from faceidx.files import (
     refuse_existing,
@@ -348,6 +348,28 @@ def test_a_disk_that_fills_up_under_hdf5_is_an_error_and_no_crash(
             assert (rows[:64] == 0).all()
             assert (rows[960:] == 960).all()
     assert _names(tmp_path) == []
+
+
+def test_a_long_job_flushes_as_it_goes_and_hears_of_a_disk_that_fails_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hdf5, "_FLUSH", 50_000)
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", flushed.append)
+    with NewHdf5(tmp_path / "a.h5") as file:
+        for number in range(10):
+            file.create_dataset(str(number), data=np.zeros(2000))
+            file.flush()
+    assert 2 <= len(flushed) <= 4
+
+    def failing(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError, match="Input/output error"), NewHdf5(tmp_path / "b.h5") as file:
+        file.create_dataset("a", data=np.arange(10_000.0))
+        file.flush()
+        assert (file["a"][:] == np.arange(10_000.0)).all()
 
 
 def test_a_long_job_can_ask_whether_the_disk_is_full(
