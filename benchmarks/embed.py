@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +35,7 @@ from faceidx.embedding.embed import EmbedOptions, embed
 from faceidx.embedding.store import EmbeddingFile
 from faceidx.images.decode import decode
 from faceidx.images.preprocess import PRESETS, Preprocessing, Triple
+from faceidx.images.workers import usable_cores
 from faceidx.models.choose import choose_model
 from faceidx.models.engines import natural
 from faceidx.models.export import ExportOptions, export
@@ -139,10 +142,20 @@ def untrained(name: str, pictures: np.ndarray, temporary: Path) -> Path:
 
 def link_pictures(folder: Path, paths: Sequence[Path], count: int) -> None:
     """Fill a folder with hard links to some pictures, a thousand in each of its folders."""
-    for number in range(count):
-        home = folder / f"{number // 1000:04d}"
-        home.mkdir(parents=True, exist_ok=True)
-        os.link(paths[number % len(paths)], home / f"{number:08d}.jpg")
+    originals = folder.with_name(f"{folder.name} that are linked")  # on the same disk
+    originals.mkdir()
+    names = [f"{originals}/{number}.jpg" for number in range(len(paths))]
+    for path, name in zip(paths, names, strict=True):
+        shutil.copyfile(path, name)
+
+    def link(first: int) -> None:
+        home = folder / f"{first // 1000:04d}"
+        home.mkdir(parents=True)
+        for number in range(first, min(first + 1000, count)):
+            os.link(names[number % len(names)], f"{home}/{number:08d}.jpg")
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        list(pool.map(link, range(0, count, 1000)))
 
 
 def run(

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
+from matrix import matrix_rate
 
 from faceidx.images.preprocess import Preprocessing
 from faceidx.progress import silent
@@ -45,7 +46,6 @@ from faceidx.training.stop import Stop
 CLASSES = 600
 HALF = (0.5, 0.5, 0.5)
 # For the GPU's matrix rate: sides large enough that nothing but the product counts.
-SIDE, PRODUCTS = 8192, 20
 
 
 def main() -> None:
@@ -184,19 +184,6 @@ def bare(run: Run) -> None:
 def wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def matrix_rate(precision: str) -> float:
-    """Operations a second of the GPU, in a product of large matrices."""
-    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-    matrix = torch.randn(SIDE, SIDE, device="cuda").to(kinds[precision])
-    _ = matrix @ matrix
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(PRODUCTS):
-        _ = matrix @ matrix
-    torch.cuda.synchronize()
-    return 2 * SIDE**3 * PRODUCTS / (time.perf_counter() - began)
 
 
 if __name__ == "__main__":
