@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +84,25 @@ def test_openvino_runs_picture_by_picture_what_works_on_one_alone(tmp_path: Path
     np.testing.assert_allclose(
         model.raw_embed(pictures), exact.raw_embed(pictures), rtol=1e-4, atol=1e-4
     )
+
+
+@needs_openvino
+def test_openvino_sends_nothing_and_writes_nothing_into_a_home(tmp_path: Path) -> None:
+    # With its telemetry it would tell Google Analytics of each import, from a process of its own.
+    command = (
+        "import sys; from faceidx.models.openvino_model import quiet_openvino;"
+        "print(quiet_openvino().Core().available_devices,"
+        " [name for name in sys.modules if name.startswith('openvino_telemetry.')])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    done = subprocess.run(
+        [sys.executable, "-c", command],
+        capture_output=True,
+        text=True,
+        env={**environment, "HOME": str(tmp_path)},
+    )
+    assert done.stdout == "['CPU'] []\n", done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_graph_that_torch_cannot_run_stays_with_onnxruntime(tmp_path: Path) -> None:
