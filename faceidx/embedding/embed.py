@@ -49,6 +49,7 @@ from faceidx.files import (
     remove_folder,
     remove_leftovers,
     require_parent,
+    where_it_leads,
     writer_lock,
 )
 from faceidx.images.prepare import Prepare
@@ -103,6 +104,7 @@ def embed(options: EmbedOptions, progress: ProgressCallback = silent) -> dict[st
         JobError: no picture at all could be read, or the disk is full.
     """
     began = time.monotonic()
+    options = replace(options, out=where_it_leads(options.out))
     require_parent(options.out)
     _refuse_inputs(options)
     if options.out.is_dir():

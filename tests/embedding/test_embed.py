@@ -425,6 +425,22 @@ def test_other_options_than_those_of_the_unfinished_work_are_an_error_that_names
     assert embed(_options(pictures, out, pipeline=workers))["resumed"] == _shards(pictures)[0]
 
 
+def test_the_file_lies_where_a_link_leads_and_so_does_unfinished_work(
+    pictures: Path, model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, out = tmp_path / "disk", tmp_path / "out.h5"
+    disk.mkdir()
+    out.symlink_to(disk / "real.h5")
+    with monkeypatch.context() as patch:
+        _interrupt(model, patch, after=1)
+        with pytest.raises(_PulledPlugError):
+            embed(_options(pictures, out))
+    assert _names(disk) == ["real.h5.partial"]
+    assert embed(_options(pictures, out))["embedded"] == 11
+    assert (_names(disk), _names(tmp_path)) == (["real.h5"], ["disk", "out.h5", "pictures"])
+    assert out.is_symlink()
+
+
 def test_overwrite_throws_unfinished_work_with_other_options_away(
     pictures: Path, model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

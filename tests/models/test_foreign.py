@@ -144,9 +144,10 @@ def test_an_embedding_that_is_asked_for_and_cannot_be_told_is_an_error(tmp_path:
     path = tmp_path / "people.pth"
     network = _torchvision(18, 128)
     layers = nn.Sequential(network.fc, nn.BatchNorm1d(128)), nn.Sequential(nn.PReLU(), network.fc)
-    for last in (*layers, nn.Identity()):
+    bias_alone = {"fc.1.bias": torch.zeros(128)}
+    for last, more in ((layers[0], {}), (layers[1], {}), (nn.Identity(), {}), (None, bias_alone)):
         network.fc = last
-        torch.save(network.state_dict(), path)
+        torch.save({**network.state_dict(), **more}, path)
         with pytest.raises(InputError, match="no fc that is one linear layer"):
             open_model(_options(path, fc="embedding"))
         assert open_model(_options(path)).embedding_dim == 512
@@ -372,6 +373,9 @@ def test_a_squeezed_ir_network_is_refused(tmp_path: Path) -> None:
 
 def test_a_size_that_the_weights_contradict_is_named(tmp_path: Path) -> None:
     torch.save(_insightface().state_dict(), tmp_path / "m.pth")
+    with pytest.raises(InputError, match="is --image-size right"):
+        open_model(_options(tmp_path / "m.pth", image_size=112))
+    torch.save(randomize(FoamliuNet(_DIM, 2)).state_dict(), tmp_path / "m.pth")
     with pytest.raises(InputError, match="is --image-size right"):
         open_model(_options(tmp_path / "m.pth", image_size=112))
     torch.save(randomize(FaceNet(_DIM, 7)).state_dict(), tmp_path / "f.pth")

@@ -55,15 +55,9 @@ def to_model_file(found: Recognised, preprocessing: Preprocessing, source: str) 
 
     from faceidx.models.file import ModelFile
     from faceidx.models.record import ModelRecord
-    from faceidx.models.registry import create_backbone
 
     try:
-        with torch.device("meta"):  # shapes alone
-            wanted = create_backbone(
-                found.arch,
-                embedding_dim=found.embedding_dim,
-                image_size=preprocessing.image_size,
-            ).state_dict()
+        wanted = _shapes(found, preprocessing)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
     weights = dict(found.weights)
@@ -79,7 +73,14 @@ def to_model_file(found: Recognised, preprocessing: Preprocessing, source: str) 
     for name, like in wanted.items():
         tensor = weights[name]
         if tensor.shape != like.shape:
-            raise InputError(f"{what} {_misfit(name, tensor, like, preprocessing)}")
+            of_size = _shapes(found, preprocessing, times=2)[name].shape != like.shape
+            size = " x ".join(map(str, preprocessing.image_size))
+            raise InputError(
+                f"{what} has {name} of {tuple(tensor.shape)}, where "
+                + (f"pictures of {size} need" if of_size else "that network has")
+                + f" {tuple(like.shape)}; "
+                + ("is --image-size right?" if of_size else "it is a variant that is not known")
+            )
         if like.is_floating_point() and not tensor.is_floating_point():
             raise InputError(f"{what} has {name} in {tensor.dtype}, which are no plain numbers")
         tensor = tensor.detach().to(like.dtype)
@@ -95,17 +96,26 @@ def to_model_file(found: Recognised, preprocessing: Preprocessing, source: str) 
     return ModelFile(record=record, backbone=backbone, head={})
 
 
-def _misfit(
-    name: str, tensor: torch.Tensor, like: torch.Tensor, preprocessing: Preprocessing
-) -> str:
-    """What to say of a weight that has another shape than it should."""
+def _shapes(
+    found: Recognised, preprocessing: Preprocessing, *, times: int = 1
+) -> dict[str, torch.Tensor]:
+    """The weights of a network, without numbers, for pictures `times` as large on each side.
+
+    Raises:
+        InputError: the network is not for pictures of that size.
+    """
+    import torch
+
+    from faceidx.models.registry import create_backbone
+
     height, width = preprocessing.image_size
-    has = f"has {name} of {tuple(tensor.shape)}, where"
-    # What depends on the size of pictures is how much the first layer behind the map takes.
-    if tensor.ndim == like.ndim == 2 and len(tensor) == len(like):
-        needed = f"pictures of {height} x {width} need {tuple(like.shape)}"
-        return f"{has} {needed}; is --image-size right?"
-    return f"{has} that network has {tuple(like.shape)}; it is a variant that is not known"
+    with torch.device("meta"):
+        network = create_backbone(
+            found.arch,
+            embedding_dim=found.embedding_dim,
+            image_size=(times * height, times * width),
+        )
+    return network.state_dict()
 
 
 def count_blocks(weights: dict[str, torch.Tensor]) -> list[int]:

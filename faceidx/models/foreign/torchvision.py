@@ -62,7 +62,8 @@ def _with_plain_fc(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     layers = {name.rpartition(".")[0] for name in parts}
     if len(layers) != 1 or (layer := layers.pop()) == "fc":
         return weights
-    if parts - {f"{layer}.weight", f"{layer}.bias"} or weights[f"{layer}.weight"].ndim != 2:
+    weight = weights.get(f"{layer}.weight")
+    if parts - {f"{layer}.weight", f"{layer}.bias"} or weight is None or weight.ndim != 2:
         return weights
     return {
         f"fc.{name.rpartition('.')[2]}" if name in parts else name: t for name, t in weights.items()
