@@ -151,6 +151,10 @@ def remove_folder(folder: Path, *, beside: Path) -> None:
     Args:
         beside: in the same folder; what a kill leaves goes with its leftovers.
     """
+    if folder.is_symlink():  # to where there is more room
+        shutil.rmtree(folder.resolve(), ignore_errors=True)
+        folder.unlink()
+        return
     aside = _beside(beside)
     folder.rename(aside)
     shutil.rmtree(aside, ignore_errors=True)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from faceidx.cli.frame import EXIT_STRICT, FILE, common_options, progress_bar
+from faceidx.cli.frame import EXIT_STRICT, common_options, progress_bar
+from faceidx.cli.paths import FILE, OUTPUT
 from faceidx.cli.pipeline_options import pipeline_options
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ Examples:
 The same command goes on after an interruption."""
 )
 @click.argument("images", type=FILE)
-@click.option("--out", type=FILE, required=True, metavar="DIR", help="Where the faces go.")
+@click.option("--out", type=OUTPUT, required=True, metavar="DIR", help="Where the faces go.")
 @pipeline_options(detect="largest", model=False)
 @click.option(
     "--image-size",
@@ -42,7 +43,7 @@ The same command goes on after an interruption."""
 @click.option("--root", type=FILE, help="For a list: the folder that its paths are relative to.")
 @click.option("--follow-links", is_flag=True, help="Follow links to folders.")
 @click.option(
-    "--contact-sheet", type=FILE, metavar="FILE.png", help="The least sure faces on a sheet."
+    "--contact-sheet", type=OUTPUT, metavar="FILE.png", help="The least sure faces on a sheet."
 )
 @click.option("--overwrite", is_flag=True, help="Replace a finished output.")
 @click.option("--strict", is_flag=True, help=f"Exit with {EXIT_STRICT} when a picture failed.")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from faceidx.cli.frame import FILE, common_options, progress_bar
+from faceidx.cli.frame import common_options, progress_bar
 from faceidx.cli.model_options import model_options
+from faceidx.cli.paths import FILE, OUTPUT
 from faceidx.cli.pipeline_options import pipeline_options
 
 if TYPE_CHECKING:
@@ -53,18 +54,18 @@ A threshold for a gallery: faceidx index calibrate gallery --fpir 0.01"""
 @click.option("--root", type=FILE, help="For a list: the folder that its paths are relative to.")
 @click.option(
     "--out",
-    type=FILE,
+    type=OUTPUT,
     metavar="FILE.csv",
     help="Write every answer to this file: .csv, .jsonl, or .txt (a table).",
 )
-@click.option("--report", type=FILE, help="Write a page to this folder: probes beside faces.")
+@click.option("--report", type=OUTPUT, help="Write a page to this folder: probes beside faces.")
 @click.option("--pictures", type=FILE, help="Folder of the pictures: the report shows faces.")
 @click.option(
     "--gallery-pictures",
     type=FILE,
     help="Folder of the gallery's pictures.  [default: that of --pictures]",
 )
-@click.option("--annotate", type=FILE, metavar="DIR", help="Write photos with boxes and names.")
+@click.option("--annotate", type=OUTPUT, metavar="DIR", help="Write photos with boxes and names.")
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @common_options
 def classify(

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from faceidx.cli.frame import FILE, common_options, progress_bar, seed_option
+from faceidx.cli.frame import common_options, progress_bar, seed_option
+from faceidx.cli.paths import FILE, OUTPUT
 from faceidx.escape import for_terminal
 
 
@@ -22,7 +23,7 @@ Examples:
 @click.argument("file", metavar="FILE.h5", type=FILE)
 @click.option(
     "--out",
-    type=FILE,
+    type=OUTPUT,
     required=True,
     metavar="groups.csv",
     help="File to write: path,group,size,score,identity,duplicate_of.",
@@ -41,7 +42,7 @@ Examples:
     metavar="[T]",
     help="Name near-duplicates too: faces at this cosine or above.  [0.95 where none is given]",
 )
-@click.option("--copy-to", type=FILE, metavar="DIR", help="Copy the pictures, a folder a group.")
+@click.option("--copy-to", type=OUTPUT, metavar="DIR", help="Copy the pictures, a folder a group.")
 @click.option("--pictures", type=FILE, metavar="ROOT", help="Folder of the pictures to copy.")
 @click.option(
     "--neighbours",

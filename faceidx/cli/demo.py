@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from faceidx.cli.frame import FILE, common_options, device_option, progress_bar, seed_option
+from faceidx.cli.frame import common_options, device_option, progress_bar, seed_option
+from faceidx.cli.paths import OUTPUT
 
 
 @click.command(
@@ -18,7 +19,7 @@ Examples:
 )
 @click.option(
     "--out",
-    type=FILE,
+    type=OUTPUT,
     default=Path("faceidx-demo"),
     show_default=True,
     metavar="DIR",

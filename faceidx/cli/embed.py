@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from faceidx.cli.frame import EXIT_STRICT, FILE, common_options, progress_bar
+from faceidx.cli.frame import EXIT_STRICT, common_options, progress_bar
 from faceidx.cli.model_options import model_options
-from faceidx.cli.pipeline_options import pipeline_options
+from faceidx.cli.paths import FILE, OUTPUT
+from faceidx.cli.pipeline_options import pipeline_options, warn_of_useless
 
 if TYPE_CHECKING:
     from faceidx.embedding.pipeline import PipelineOptions
     from faceidx.models.open import ModelOptions
 
+
+logger = logging.getLogger(__name__)
 
 # Where the time goes, as in the result and for people.
 _STAGES = {
@@ -39,7 +43,7 @@ Examples:
 The same command goes on after an interruption."""
 )
 @click.argument("images", type=FILE)
-@click.option("--out", type=FILE, required=True, metavar="FILE.h5", help="Where embeddings go.")
+@click.option("--out", type=OUTPUT, required=True, metavar="FILE.h5", help="Where embeddings go.")
 @model_options(required=True)
 @pipeline_options(detect="none")
 @click.option("--root", type=FILE, help="For a list: the folder that its paths are relative to.")
@@ -48,10 +52,10 @@ The same command goes on after an interruption."""
     is_flag=True,
     help="With --detect all: every face gets its picture's identity.",
 )
-@click.option("--save-crops", type=FILE, metavar="DIR", help="Write every face, cut out.")
-@click.option("--annotate", type=FILE, metavar="DIR", help="Write photos with boxes and names.")
+@click.option("--save-crops", type=OUTPUT, metavar="DIR", help="Write every face, cut out.")
+@click.option("--annotate", type=OUTPUT, metavar="DIR", help="Write photos with boxes and names.")
 @click.option(
-    "--contact-sheet", type=FILE, metavar="FILE.png", help="The least sure faces on a sheet."
+    "--contact-sheet", type=OUTPUT, metavar="FILE.png", help="The least sure faces on a sheet."
 )
 @click.option(
     "--dtype",
@@ -89,6 +93,10 @@ def embed(
     from faceidx.embedding.embed import embed as run
     from faceidx.embedding.views import Views
 
+    if pipeline.detect == "none":
+        warn_of_useless(click.get_current_context())
+    if keep_identity and pipeline.detect != "all":
+        logger.warning("--keep-identity is of no use without --detect all")
     pipeline.keep_identity = keep_identity
     with progress_bar() as progress:
         views = Views(crops=save_crops, annotated=annotate, sheet=contact_sheet)

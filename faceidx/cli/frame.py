@@ -18,26 +18,19 @@ from typing import Any, NoReturn
 
 import click
 
+from faceidx.cli.paths import FILE, refuse_lost_inputs
 from faceidx.errors import FaceidxError, InputError
 from faceidx.escape import for_terminal
 from faceidx.progress import Progress, ProgressCallback, silent
 
 EXIT_FAILED, EXIT_USAGE, EXIT_STRICT, EXIT_INTERRUPTED = 1, 2, 3, 130
 
-
-class _File(click.Path):
-    """A path; an empty one, as of a variable that is not set, would be the current folder."""
-
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not os.fspath(value):
-            self.fail("the path is empty", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-FILE = _File()
+_NO_MEMORY = "out of memory; give a smaller batch or a part of the data"
+# How libraries say it that have no MemoryError for it: torch, the loader of libraries, threads.
+_WORDS_OF_NO_MEMORY = (
+    *("out of memory", "cannot allocate memory", "can't allocate memory"),
+    *("failed to map segment", "can't start new thread"),
+)
 _INTERRUPTED = "interrupted; run the same command again to go on"
 
 
@@ -66,17 +59,20 @@ def run_and_exit(command: click.Command) -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         code = _fail(_INTERRUPTED, EXIT_INTERRUPTED)
     except MemoryError:
-        code = _fail("out of memory; give a smaller batch or a part of the data", EXIT_FAILED)
+        code = _fail(_NO_MEMORY, EXIT_FAILED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_FAILED
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         code = _fail(f"{where}{error.strerror or error}", EXIT_FAILED)
-    except Exception:
-        if not interrupts.seen:
+    except Exception as error:
+        if interrupts.seen:
+            code = _fail(_INTERRUPTED, EXIT_INTERRUPTED)
+        elif any(word in str(error).lower() for word in _WORDS_OF_NO_MEMORY):
+            code = _fail(_NO_MEMORY, EXIT_FAILED)
+        else:
             raise
-        code = _fail(_INTERRUPTED, EXIT_INTERRUPTED)
     interrupts.ignore()  # it is done, and nothing is left to be interrupted
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -136,6 +132,7 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapped(*args: Any, as_json: bool, verbose: bool, **kwargs: Any) -> None:
         _set_up_logging(verbose)
+        refuse_lost_inputs(click.get_current_context())
         result, summary, *code = function(*args, **kwargs)
         if as_json:
             # Kept to ASCII: any terminal and any encoding takes it, whatever the names hold.

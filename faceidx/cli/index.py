@@ -9,14 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from faceidx.cli.frame import (
-    FILE,
-    aligned,
-    common_options,
-    device_option,
-    progress_bar,
-    seed_option,
-)
+from faceidx.cli.frame import aligned, common_options, device_option, progress_bar, seed_option
+from faceidx.cli.paths import FILE, OUTPUT
 from faceidx.escape import for_terminal
 
 if TYPE_CHECKING:
@@ -115,7 +109,7 @@ Examples:
   faceidx index build many.h5 --kind ivf --target-recall 0.995 --memory 2G --out gallery"""
 )
 @_FILES
-@click.option("--out", type=FILE, required=True, help="Gallery folder to make.")
+@click.option("--out", type=OUTPUT, required=True, help="Gallery folder to make.")
 @_index_options
 @_PREFIX
 @_OVERWRITE
@@ -197,7 +191,7 @@ Examples:
   faceidx index import downloaded-gallery --out gallery""",
 )
 @click.argument("source", type=FILE)
-@click.option("--out", type=FILE, required=True, help="Gallery folder to make.")
+@click.option("--out", type=OUTPUT, required=True, help="Gallery folder to make.")
 @_index_options
 @_OVERWRITE
 @common_options
@@ -253,7 +247,7 @@ Examples:
 @click.option(
     "--top-k", type=click.IntRange(1), default=10, show_default=True, help="Pictures for a probe."
 )
-@click.option("--out", type=FILE, help="CSV: path,rank,match,identity,score.")
+@click.option("--out", type=OUTPUT, help="CSV: path,rank,match,identity,score.")
 @_OVERWRITE
 @device_option
 @common_options

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from faceidx.cli.frame import FILE, device_option
+from faceidx.cli.frame import device_option
+from faceidx.cli.paths import FILE
 
 if TYPE_CHECKING:
     from faceidx.models.open import ModelOptions

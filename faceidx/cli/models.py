@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from faceidx.cli.frame import FILE, common_options, progress_bar
+from faceidx.cli.frame import common_options, progress_bar
 from faceidx.cli.model_options import model_argument
+from faceidx.cli.paths import OUTPUT
 
 if TYPE_CHECKING:
     from faceidx.models.open import ModelOptions
 
-_OUT = click.option("--out", type=FILE, required=True, help="The file to write.")
+_OUT = click.option("--out", type=OUTPUT, required=True, help="The file to write.")
 _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from faceidx.cli.frame import FILE
+from faceidx.cli.paths import FILE
 
 if TYPE_CHECKING:
     from faceidx.embedding.pipeline import PipelineOptions
+
+
+logger = logging.getLogger(__name__)
 
 
 class _Auto(click.ParamType):
@@ -92,10 +97,18 @@ def pipeline_options(
     return decorate
 
 
+_OF_FACES = ("min_face", "min_score")
 _NAMES = (
     *("batch_size", "workers", "flip", "max_pixels"),
-    *("detect", "detector", "min_face", "min_score"),
+    *("detect", "detector", *_OF_FACES),
 )
+
+
+def warn_of_useless(context: click.Context) -> None:
+    """Warn of options for the faces of photos where none are looked for."""
+    for name in ("detector", *_OF_FACES):
+        if context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT):
+            logger.warning("--%s is of no use without --detect", name.replace("_", "-"))
 
 
 def _pipeline(

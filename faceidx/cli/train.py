@@ -7,14 +7,8 @@ from typing import Any
 
 import click
 
-from faceidx.cli.frame import (
-    FILE,
-    aligned,
-    common_options,
-    device_option,
-    progress_bar,
-    seed_option,
-)
+from faceidx.cli.frame import aligned, common_options, device_option, progress_bar, seed_option
+from faceidx.cli.paths import FILE, OUTPUT
 
 _BY_RECIPE = "(by the recipe)"
 
@@ -32,7 +26,7 @@ Examples:
 The same command goes on after an interruption, and ends as if there had been none."""
 )
 @click.argument("data", type=FILE)
-@click.option("--out", type=FILE, required=True, metavar="RUN", help="Folder of the run.")
+@click.option("--out", type=OUTPUT, required=True, metavar="RUN", help="Folder of the run.")
 @click.option("--root", type=FILE, metavar="DIR", help="For lists: what their paths start from.")
 @click.option(
     "--min-pictures",

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from faceidx.cli.frame import FILE, common_options, progress_bar
+from faceidx.cli.frame import common_options, progress_bar
 from faceidx.cli.model_options import model_options
+from faceidx.cli.paths import FILE
 from faceidx.cli.pipeline_options import pipeline_options
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 from click.core import ParameterSource
 
-from faceidx.cli.frame import FILE, aligned, common_options, progress_bar, seed_option
+from faceidx.cli.frame import aligned, common_options, progress_bar, seed_option
 from faceidx.cli.model_options import model_options
+from faceidx.cli.paths import FILE, OUTPUT
 from faceidx.cli.pipeline_options import pipeline_options
 
 if TYPE_CHECKING:
@@ -95,10 +96,10 @@ Examples:
     show_default=True,
     help="Leave pairs with a missing picture out, or count each as a non-match.",
 )
-@click.option("--scores", type=FILE, help="Write left,right,label,score to this CSV file.")
-@click.option("--report", type=FILE, help="Write a report to this folder: index.html and more.")
+@click.option("--scores", type=OUTPUT, help="Write left,right,label,score to this CSV file.")
+@click.option("--report", type=OUTPUT, help="Write a report to this folder: index.html and more.")
 @click.option("--pictures", type=FILE, help="Folder of the pictures: the report shows faces.")
-@click.option("--save-threshold", type=FILE, help="Write the threshold at --at-fmr to this file.")
+@click.option("--save-threshold", type=OUTPUT, help="Write the threshold at --at-fmr to this file.")
 @click.option(
     "--at-fmr",
     type=float,

@@ -19,7 +19,7 @@ from typing import Any
 
 from faceidx.embedding.pipeline import PipelineOptions
 from faceidx.embedding.shards import open_job, partial_folder
-from faceidx.embedding.views import Views
+from faceidx.embedding.views import Views, save_sheet
 from faceidx.errors import InputError, JobError
 from faceidx.escape import write_csv
 from faceidx.files import (
@@ -35,7 +35,7 @@ from faceidx.images.faces import DetectedFaces
 from faceidx.images.folders import require_elsewhere
 from faceidx.images.keys import escape_bytes, unescape_key
 from faceidx.images.prepare import Prepared
-from faceidx.images.shown import SHEET_CELLS, contact_sheet, crop_path, write_crop
+from faceidx.images.shown import SHEET_CELLS, crop_path, write_crop
 from faceidx.images.sources import Picture, open_source
 from faceidx.images.templates import RECORD, template_for
 from faceidx.images.workers import Workers
@@ -260,8 +260,7 @@ def _finish(
 def _write_sheet(path: Path, folder: Path, faces: list[dict[str, Any]]) -> None:
     least = sorted(faces, key=lambda row: row["score"])[:SHEET_CELLS]
     cells = ((decode(_file(folder, row)), f"{row['score']:.2f}  {row['path']}") for row in least)
-    with whole_file(path) as temporary:
-        contact_sheet(cells).save(temporary, "PNG")
+    save_sheet(path, cells)
 
 
 def _file(folder: Path, row: dict[str, Any]) -> Path:

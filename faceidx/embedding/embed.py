@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import h5py
 
 from faceidx.embedding.crew import Job
 from faceidx.embedding.decoding import settle_decoder
@@ -32,15 +33,19 @@ from faceidx.embedding.recorded import (
     run_as_before,
 )
 from faceidx.embedding.roll import Counts, Roll
+from faceidx.embedding.sample import first_faces
 from faceidx.embedding.shards import (
+    CREATED,
     drop_finished_work,
+    is_finished,
+    left_out,
     open_job,
     partial_folder,
     read_job,
     shard_size,
     split_into_shards,
 )
-from faceidx.embedding.store import EmbeddingFile, Origin
+from faceidx.embedding.store import SUFFIX, EmbeddingFile, Origin
 from faceidx.embedding.update import Plan, plan_retry, plan_update, require_own_columns
 from faceidx.embedding.views import Views, show_file
 from faceidx.errors import InputError, JobError
@@ -52,12 +57,12 @@ from faceidx.files import (
     where_it_leads,
     writer_lock,
 )
+from faceidx.images.keys import escape_bytes
 from faceidx.images.prepare import Prepare
 from faceidx.images.sources import Picture, Source, open_source
-from faceidx.images.workers import Workers
 from faceidx.models.choose import choose_model, sample_size
 from faceidx.models.face_model import FaceModel
-from faceidx.models.fidelity import ITSELF, Fidelity
+from faceidx.models.fidelity import ITSELF, Fidelity, together
 from faceidx.models.open import ModelOptions, model_shape
 from faceidx.progress import Progress, ProgressCallback, silent
 
@@ -65,8 +70,6 @@ logger = logging.getLogger(__name__)
 
 # Share of pictures far from the model's shape that draws a warning.
 _FAR_SHARE = 0.1
-# Pictures that may be decoded to find the faces on which engines and precisions are tried.
-_MOST_FOR_SAMPLE = 256
 
 
 @dataclass(kw_only=True)
@@ -111,10 +114,11 @@ def embed(options: EmbedOptions, progress: ProgressCallback = silent) -> dict[st
         raise InputError(f"{options.out} is a folder; give the path of a file, such as faces.h5")
     if options.overwrite and (options.update or options.retry_failed):
         raise InputError("--overwrite goes with neither --update nor --retry-failed")
+    if options.views.wanted() and not options.overwrite and is_finished(options.out):
+        # It was interrupted while the views were made, and the same command goes on with them.
+        options = replace(options, update=True)
     _refuse_finished(options)
-    options.views.check(
-        options.pipeline, images=options.images, overwrite=options.overwrite or options.update
-    )
+    options.views.check(options.pipeline, images=options.images, overwrite=_replaces(options))
     source = open_source(options.images, root=options.root, follow_links=options.follow_links)
     with writer_lock(options.out):
         # Once more: another process may have finished it meanwhile.
@@ -123,15 +127,16 @@ def embed(options: EmbedOptions, progress: ProgressCallback = silent) -> dict[st
         drop_finished_work(options.out)
         with _base(options) as base:
             result = _Job(options, source, base, progress).run()
-    if options.views.wanted():
-        show_file(
-            options.views,
-            options.out,
-            source.pictures,
-            options.pipeline,
-            options.model,
-            progress,
-        )
+        if options.views.wanted():
+            show_file(
+                options.views,
+                options.out,
+                source.pictures,
+                options.pipeline,
+                options.model,
+                progress,
+            )
+        remove_folder(partial_folder(options.out), beside=options.out)
     seconds = time.monotonic() - began
     rate = result.pop("made") / seconds
     return {**result, "seconds": seconds, "images_per_second": rate}
@@ -145,9 +150,15 @@ def _refuse_inputs(options: EmbedOptions) -> None:
 
 
 def _refuse_finished(options: EmbedOptions) -> None:
-    replaces = options.overwrite or options.update or options.retry_failed
     way_out = "--update to bring it up to date, or --overwrite"
-    refuse_existing(options.out, overwrite=replaces, way_out=way_out)
+    refuse_existing(options.out, overwrite=_replaces(options), way_out=way_out)
+    own = options.out.suffix.lower() == SUFFIX or not options.out.exists()
+    if not own and not h5py.is_hdf5(options.out):
+        raise InputError(f"{options.out} is no embeddings file, so it is not replaced")
+
+
+def _replaces(options: EmbedOptions) -> bool:
+    return options.overwrite or options.update or options.retry_failed
 
 
 @contextmanager
@@ -188,7 +199,7 @@ class _Job:
         tried_on = self._source.pictures if wanted.precision == "int8" else todo
         model = choose_model(
             wanted,
-            _sample(tried_on, prepare, sample_size(len(tried_on))),
+            first_faces(tried_on, prepare, sample_size(len(tried_on))),
             images=len(tried_on),
             batch_size=pipeline.batch_size,
             flip=pipeline.flip,
@@ -201,8 +212,10 @@ class _Job:
         if self._base is not None:
             require_same_origin(options.out, self._base.origin, origin)
         self._shard_size = self._shard_size or shard_size(model.rate)
-        open_job(self._folder, self._settings(origin, pipeline), overwrite=options.overwrite)
-        fidelity = asdict(model.fidelity or self._fidelity_before(todo))
+        created = open_job(
+            self._folder, self._settings(origin, pipeline), overwrite=options.overwrite
+        )
+        fidelity = asdict(self._fidelity(model, plan))
         job = Job(
             folder=self._folder,
             pipeline=pipeline,
@@ -210,10 +223,8 @@ class _Job:
             dtype=self._dtype(),
             total=len(todo),
         )
-        counts = self._make_file(
-            todo, model, job, plan, {"fidelity": json.dumps(fidelity)}, waiting
-        )
-        remove_folder(self._folder, beside=options.out)
+        attributes = {"fidelity": json.dumps(fidelity), CREATED: created}
+        counts = self._make_file(todo, model, job, plan, attributes, waiting)
         if warning := photo_warning(counts.far, counts.embedded, model):
             logger.warning(warning)
         return {
@@ -272,13 +283,24 @@ class _Job:
             return job
         return {} if self._base is None else self._base.origin.preprocessing
 
-    def _fidelity_before(self, todo: Sequence[Picture]) -> Fidelity:
-        """That of float32 itself, or of the file that nothing is added to."""
-        return ITSELF if self._base is None or todo else recorded_fidelity(self._base)
+    def _fidelity(self, model: FaceModel, plan: Plan | None) -> Fidelity:
+        """Of all rows of the file, those included that stay of an earlier one."""
+        made = model.fidelity or ITSELF
+        if self._base is None or plan is None or not plan.kept.rows.any():
+            return made
+        before = recorded_fidelity(self._base)
+        return together(before, made) if plan.todo else before
+
+    def _origin(self, made: Origin, plan: Plan | None) -> Origin:
+        """Of the file: as long as rows of an earlier one stay, what it says of these stays true."""
+        if self._base is None or plan is None or not plan.kept.rows.any():
+            return made
+        return replace(made, preprocessing=self._base.origin.preprocessing)
 
     def _settings(self, origin: Origin, pipeline: PipelineOptions) -> dict[str, Any]:
         """What all shards must share."""
         return {
+            "images": escape_bytes(os.path.realpath(os.fsencode(self._options.images))),
             "model": self._options.model.path.name,
             "fingerprint": origin.fingerprint,
             **origin.preprocessing,
@@ -344,7 +366,7 @@ class _Job:
             merge_shards(
                 out,
                 self._roll.paths(),
-                job.origin,
+                self._origin(job.origin, plan),
                 dtype=job.dtype,
                 expected=counts.faces,
                 kept=None if plan is None else plan.kept,
@@ -356,6 +378,10 @@ class _Job:
 
     def _counted(self, plan: Plan | None) -> Counts:
         counts = self._roll.counts
+        if logger.isEnabledFor(logging.DEBUG):
+            for path in self._roll.paths():
+                for key, reason in left_out(path).reasons():
+                    logger.debug("%s: %s", key, reason)
         if plan is not None:
             counts.add(plan.counts())
         if not counts.embedded:
@@ -363,7 +389,8 @@ class _Job:
         return counts
 
     def _give_up(self, counts: Counts, plan: Plan | None) -> None:
-        reason = next((reason for path in self._roll.paths() for _, reason in _failed(path)), None)
+        failed = (left_out(path).failed for path in self._roll.paths())
+        reason = next((reason for some in failed for _, reason in some), None)
         if reason is None and plan is not None:
             reason = next((reason for _, reason in plan.kept.left.failed), None)
         remove_folder(self._folder, beside=self._options.out)
@@ -374,26 +401,6 @@ class _Job:
             f"{self._options.images}: none of {total} pictures could be embedded; "
             + (f"the first: {reason}" if reason else "no face was found in them")
         )
-
-
-def _sample(pictures: Sequence[Picture], prepare: Prepare, count: int) -> np.ndarray:
-    """Some of the first faces, (n, height, width, 3) uint8 RGB; n is `count` or less."""
-    first = pictures[:_MOST_FOR_SAMPLE]
-    crops: list[np.ndarray] = []
-    with Workers() as workers:
-        tagged = ((None, picture) for picture in first)
-        for _, _, result in workers.prepare(tagged, prepare, ahead=count, total=count):
-            if not isinstance(result, str):
-                crops += list(result.crops)
-            if len(crops) >= count:
-                break
-    height, width = prepare.size
-    return np.stack(crops[:count]) if crops else np.empty((0, height, width, 3), np.uint8)
-
-
-def _failed(shard: Path) -> list[tuple[str, str]]:
-    with EmbeddingFile(shard) as file:
-        return file.left().failed
 
 
 def photo_warning(far: int, embedded: int, model: FaceModel) -> str | None:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from faceidx.embedding.roll import Condition, Counts
 from faceidx.embedding.store import Column, EmbeddingFile, Left, Origin, write_embeddings
 from faceidx.errors import InputError
 from faceidx.files import FOLDER_MODE, is_temporary, remove_folder, whole_file
+from faceidx.images.keys import unescape_key
 from faceidx.images.pictures import Picture, keys_of
 
 logger = logging.getLogger(__name__)
@@ -38,6 +41,9 @@ _SECONDS, _LARGER = 0.25, 4
 # processes make shards, all wait for the one that is last.
 _LARGEST = 2
 _JOB = "job.json"
+_TOLD_FIRST = ("images", "model")
+CREATED = "created"
+"""When work was begun: it tells a job from all others, and the file from those that others made."""
 # What a run takes over from the work that it goes on with.
 _TAKEN_OVER = {"batch_size": int, "shard_size": int, "dtype": str, "engine": str, "precision": str}
 
@@ -75,19 +81,26 @@ def _require_types(settings: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} is {value!r}")
 
 
+def is_finished(out: Path) -> bool:
+    """Whether the work beside `out` became `out`, but was interrupted before all was done."""
+    try:
+        job = read_job(partial_folder(out))
+        if job is None or not out.exists():
+            return False
+        with EmbeddingFile(out) as file:
+            return file.attribute(CREATED) == job.get(CREATED, "")
+    except InputError:
+        return False
+
+
 def drop_finished_work(out: Path) -> None:
-    """Remove unfinished work on `out` that became `out` and was killed before it was removed.
-
-    The output is younger than the last run that went on with that work, then.
-    """
-    folder = partial_folder(out)
-    job = folder / _JOB
-    if out.exists() and job.exists() and out.stat().st_mtime_ns > job.stat().st_mtime_ns:
+    """Remove work that became `out` and was interrupted before it was removed."""
+    if is_finished(out):
         logger.info("%s is finished; what was left of the work on it is removed", out)
-        remove_folder(folder, beside=out)
+        remove_folder(partial_folder(out), beside=out)
 
 
-def open_job(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
+def open_job(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> str:
     """Begin or go on with the work in a folder.
 
     Args:
@@ -95,12 +108,17 @@ def open_job(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> N
         overwrite: throw away unfinished work with other settings. Work with the same ones is gone
             on with all the same: it would come out the same again.
 
+    Returns:
+        What tells this work from all other, for the attribute `CREATED` of its output.
+
     Raises:
         InputError: unfinished work with other settings lies there, or something else does.
     """
     _require_own(folder)
+    before = None
     try:
-        difference = _difference(folder, read_job(folder), settings)
+        before = read_job(folder)
+        difference = _difference(folder, before, settings)
     except InputError:
         if not overwrite:
             raise
@@ -110,8 +128,11 @@ def open_job(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> N
     elif difference:
         raise InputError(f"{difference}; give the same, or --overwrite")
     folder.mkdir(FOLDER_MODE, exist_ok=True)
+    known = None if difference or before is None else before.get(CREATED)
+    created = str(known or datetime.now(UTC).isoformat(timespec="microseconds"))
     with whole_file(folder / _JOB) as temporary:
-        temporary.write_text(json.dumps(settings, indent=1), "utf-8")
+        temporary.write_text(json.dumps({**settings, CREATED: created}, indent=1), "utf-8")
+    return created
 
 
 def _require_own(folder: Path) -> None:
@@ -130,14 +151,23 @@ def _difference(
     """What keeps the work in a folder from being gone on with, None where nothing does."""
     if before is None:
         return None
-    # The fingerprint last: what it covers is named by the option where there is one.
-    for name in sorted({*before, *settings}, key=lambda n: (n == "fingerprint", n)):
+    # What is an option is named before what follows from it, and the fingerprint last.
+    names = {*before, *settings} - {CREATED}
+    for name in sorted(
+        names, key=lambda n: (*(n != first for first in _TOLD_FIRST), n == "fingerprint", n)
+    ):
+        if name == "images" and not _is_there(before.get(name)):
+            continue  # the pictures were moved
         if before.get(name) != settings.get(name):
             return (
                 f"{folder} holds unfinished work with other options: {name} was "
                 f"{before.get(name)}, now {settings.get(name)}"
             )
     return None
+
+
+def _is_there(path: object) -> bool:
+    return isinstance(path, str) and os.path.lexists(unescape_key(path))
 
 
 def shard_size(rate: float | None) -> int:
@@ -238,6 +268,12 @@ def find_shard(path: Path) -> tuple[Condition, Counts]:
     with EmbeddingFile(path) as shard:
         pictures, far = int(shard.attribute("pictures")), int(shard.attribute("far"))
         return "whole", _counts(pictures, shard.count, shard.left(), far)
+
+
+def left_out(path: Path) -> Left:
+    """What did not become an embedding in a shard."""
+    with EmbeddingFile(path) as shard:
+        return shard.left()
 
 
 def counts_of(embedded: Embedded) -> Counts:

@@ -9,17 +9,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from faceidx.embedding.pipeline import PipelineOptions
 from faceidx.embedding.store import EmbeddingFile
 from faceidx.errors import InputError
-from faceidx.files import refuse_existing, require_parent, whole_file, whole_folder
+from faceidx.files import (
+    refuse_existing,
+    remove_leftovers,
+    require_parent,
+    whole_file,
+    whole_folder,
+    writer_lock,
+)
 from faceidx.images.decode import PictureError
 from faceidx.images.folders import require_elsewhere
 from faceidx.images.pictures import Picture
@@ -38,6 +47,10 @@ from faceidx.progress import Progress, ProgressCallback, silent
 
 logger = logging.getLogger(__name__)
 
+# What tells that a folder or a sheet was made here, and so may be made anew.
+_MARK = ".made-by-faceidx"
+_SHEET_FACTS = PngInfo()
+_SHEET_FACTS.add_text("Software", "faceidx")
 # Photos in memory at a time.
 _AT_ONCE = 16
 
@@ -68,8 +81,35 @@ class Views:
             require_parent(path)
             require_elsewhere(path, images)
             refuse_existing(path, overwrite=overwrite)
+        for folder in (self.crops, self.annotated):
+            if folder is not None and folder.exists() and not _is_own_folder(folder):
+                raise InputError(
+                    f"{folder} was not written by faceidx, so it is not replaced; give another path"
+                )
         if self.sheet is not None and self.sheet.suffix.lower() != ".png":
             raise InputError(f"{self.sheet}: a contact sheet is a PNG; let its name end in .png")
+        if self.sheet is not None and self.sheet.exists() and not _is_own_sheet(self.sheet):
+            raise InputError(
+                f"{self.sheet} was not written by faceidx, so it is not replaced; give another path"
+            )
+
+
+def _is_own_folder(path: Path) -> bool:
+    return path.is_dir() and ((path / _MARK).is_file() or not any(path.iterdir()))
+
+
+def _is_own_sheet(path: Path) -> bool:
+    try:
+        with Image.open(path, formats=["PNG"]) as sheet:
+            return sheet.info.get("Software") == "faceidx"
+    except (OSError, ValueError, SyntaxError):
+        return False
+
+
+def save_sheet(path: Path, faces: Iterable[tuple[np.ndarray, str]]) -> None:
+    """Write a contact sheet (`shown.contact_sheet`) that is known as one of ours."""
+    with whole_file(path) as temporary:
+        contact_sheet(faces).save(temporary, "PNG", pnginfo=_SHEET_FACTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +152,11 @@ def write_views(
     cells: dict[int, np.ndarray] = {}
     missing = done = 0
     with ExitStack() as stack:
-        crops = stack.enter_context(whole_folder(views.crops)) if views.crops else None
-        photos = stack.enter_context(whole_folder(views.annotated)) if views.annotated else None
+        for path in views.wanted():
+            stack.enter_context(writer_lock(path))
+            remove_leftovers(path)
+        crops = stack.enter_context(_marked_folder(views.crops)) if views.crops else None
+        photos = stack.enter_context(_marked_folder(views.annotated)) if views.annotated else None
         pool = stack.enter_context(ThreadPoolExecutor(usable_cores()))
 
         def view(picture: Picture) -> bool:
@@ -140,11 +183,17 @@ def write_views(
             progress(Progress("show", done, len(rows)))
     if views.sheet:
         shown = [(cells[row], found.texts[row]) for row in least_sure(found.scores) if row in cells]
-        with whole_file(views.sheet) as temporary:
-            contact_sheet(shown).save(temporary, "PNG")
+        save_sheet(views.sheet, shown)
     missing += len(rows) - done
     if missing:
         logger.warning("%d of %d photos could not be read again to be shown", missing, len(rows))
+
+
+@contextmanager
+def _marked_folder(path: Path) -> Iterator[Path]:
+    with whole_folder(path) as folder:
+        (folder / _MARK).touch()
+        yield folder
 
 
 def _crops(

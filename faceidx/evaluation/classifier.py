@@ -57,7 +57,8 @@ def classify_n_way(
 
     Returns:
         `probes, matched, unknown, failed, threshold, out`, with labelled probes also `rank1` and
-        `rank5`, each `{value, errors, trials}` over the people it knows; and the first rows.
+        `rank5`, each `{value, errors, trials}` over the people it knows, and `fpir` and `fnir`,
+        which are for galleries (None); and the first rows.
 
     Raises:
         InputError: the model holds no classifier, the output exists, or nothing to classify.
@@ -82,7 +83,9 @@ def classify_n_way(
         "out": options.out,
     }
     if any(probes.identities):
-        summary |= rank_figures(order, probes.identities, names)
+        # A classifier names somebody it knows in any case: there is nobody to be told from them.
+        nothing = {"fpir": None, "fnir": None}
+        summary |= {**rank_figures(order, probes.identities, names), **nothing}
     return summary, first
 
 

@@ -257,10 +257,13 @@ def _nothing_found(pairs: PairList, known: KnownEmbeddings) -> InputError:
     if not len(known.keys):
         return InputError(f"{known.source} holds no embedding")
     names = pairs.templates.pictures if pairs.templates else pairs.keys
+    _log.debug("the list names %r and the embeddings %r", names[0], known.keys[0])
+    why = "are they the same pictures, relative to the same folder? -v names one of each"
+    if "#" in known.keys[0] and "#" not in names[0]:
+        why = "those are faces of pictures (KEY#1, as of --detect all); embed with --detect largest"
     return InputError(
         f"{pairs.path}: none of its {len(pairs.genuine)} pairs has both pictures in "
-        f"{known.source}; the list names {names[0]!r} and the embeddings {known.keys[0]!r}: "
-        "are they the same pictures, relative to the same folder?"
+        f"{known.source}; {why}"
     )
 
 

@@ -14,10 +14,10 @@ import re
 import stat
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from PIL import (  # the plugins enter themselves into Image.OPEN
@@ -291,16 +291,22 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+# TIFF 6.0, section 8.
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
+
+
 def _from_deep_grey(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
+    tags = getattr(image, "tag_v2", {})
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format != "TIFF"):
         # Mode I with PNG and PGM: 16 bits in a wider type.
         wide = values.astype(np.uint32)
-        grey = ((wide * 255 + 32767) // 65535).astype(np.uint8)
+        white_value = (1 << min(16, *tags.get(_BITS_PER_SAMPLE, (16,)))) - 1
+        grey = ((wide * 255 + white_value // 2) // white_value).clip(max=255).astype(np.uint8)
         transparent = image.info.get("transparency")
         if isinstance(transparent, int):
             grey[wide == transparent] = 255
-        return Image.fromarray(grey)
+        return Image.fromarray(255 - grey if _is_white_zero(tags) else grey)
     if image.mode == "I" and not _is_signed(image):
         values = values.view(np.uint32)
     with np.errstate(invalid="ignore"):  # of signalling NaNs, which count as the others do
@@ -308,7 +314,13 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
     peak = float(numbers.max())
     whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
     white = next((white for white in whites if peak <= white), peak)
-    return Image.fromarray(np.rint(numbers * (255 / white)).astype(np.uint8))
+    grey = np.rint(numbers * (255 / white)).astype(np.uint8)
+    return Image.fromarray(255 - grey if _is_white_zero(tags) else grey)
+
+
+def _is_white_zero(tags: Mapping[int, Any]) -> bool:
+    """Whether a TIFF counts from white down to black; Pillow turns those of 8 bits itself."""
+    return tags.get(_PHOTOMETRIC) == 0
 
 
 def _is_signed(image: Image.Image) -> bool:

@@ -146,6 +146,11 @@ def onnx_graph(
                 dynamic_axes={name: {0: "batch"} for name in (INPUT, *outputs)},
             )
             return onnx.load(file)
+    except OSError as error:
+        raise JobError(
+            f"{tempfile.gettempdir()}: the graph cannot be written there for a moment "
+            f"({error.strerror or error}); set TMPDIR to another folder"
+        ) from None
     except Exception as error:  # torch's exporter has no error of its own that covers all
         reason = " ".join(str(error).split())[:200]
         raise JobError(f"torch {torch.__version__} cannot export this to ONNX ({reason})") from None

@@ -22,6 +22,17 @@ ITSELF = Fidelity(least=1.0, mean=1.0, pictures=0)
 """Of float32, which is measured on no picture."""
 
 
+def together(one: Fidelity, other: Fidelity) -> Fidelity:
+    """Of embeddings made in two ways."""
+    pictures = one.pictures + other.pictures
+    total = one.mean * one.pictures + other.mean * other.pictures
+    return Fidelity(
+        least=min(one.least, other.least),
+        mean=total / pictures if pictures else 1.0,
+        pictures=pictures,
+    )
+
+
 def compare(embeddings: np.ndarray, exact: np.ndarray) -> Fidelity | None:
     """Compare embeddings with those of float32, row by row.
 

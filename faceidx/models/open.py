@@ -222,6 +222,10 @@ def given_preprocessing(options: ModelOptions, own_size: tuple[int, int] | None)
     size = own_size or (preset and preset.image_size)
     if options.image_size:
         size = (options.image_size, options.image_size)
+        if own_size not in (None, size):
+            raise InputError(
+                f"{options.path} takes pictures of {own_size[0]} x {own_size[1]}; drop --image-size"
+            )
     if not mean or not std:
         raise InputError(
             f"{options.path} does not say how its pictures are normalised; give --mean and --std, "

@@ -114,8 +114,21 @@ def compile_graph(
             "PERFORMANCE_HINT": "THROUGHPUT",
         }
         compiled = openvino.Core().compile_model(steps.build(), "CPU", settings)
+        _require_precision(compiled.get_property("INFERENCE_PRECISION_HINT"), precision, name)
         count = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         return [compiled.create_infer_request() for _ in range(count)], chunk
+    except InputError:
+        raise
     except Exception as error:  # its errors share no base but Exception
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{name} cannot be run by OpenVINO ({reason})") from None
+
+
+def _require_precision(hint: Any, precision: str, name: str) -> None:
+    """Raise `InputError` where OpenVINO took another precision than it was asked for."""
+    found, wanted = hint.get_type_name(), _PRECISIONS[precision]
+    if found != wanted:
+        raise InputError(
+            f"{name}: OpenVINO does not compute in {wanted} here, but in {found}; give another "
+            "--precision"
+        )

@@ -8,12 +8,14 @@ import pytest
 from PIL import Image
 
 from faceidx.embedding import align as module
+from faceidx.embedding import views
 from faceidx.embedding.align import AlignOptions, align
 from faceidx.embedding.pipeline import PipelineOptions
 from faceidx.errors import InputError, JobError
 from faceidx.images.detect import Detector
 from faceidx.images.templates import recorded_template
 from tests.conftest import RunCli
+from tests.embedding.test_embed import _names
 from tests.images.photos import draw_marked
 
 
@@ -38,7 +40,7 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {
         str(file.relative_to(folder)): file.read_bytes()
         for file in folder.rglob("*")
-        if file.is_file()
+        if file.is_file() and file.name != ".made-by-faceidx"
     }
 
 
@@ -199,6 +201,62 @@ def test_embed_leaves_crops_annotated_photos_and_a_sheet(
     assert "crops exists already" in err
     _, err = run_cli(*command, "--out", tmp_path / "b.h5", "--save-crops", tmp_path / "c", code=2)
     assert "without --detect nothing is found" in err
+
+
+def test_only_what_was_written_here_is_replaced(
+    run_cli: RunCli, photos: Path, fake_model_file: Path, toy: Path, tmp_path: Path
+) -> None:
+    words = ("embed", photos, "--model", fake_model_file, "--detector", toy, "--detect", "all")
+    words = (*words, "--out", tmp_path / "a.h5", "--update")
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "thesis").write_text("all of it")
+    picture = tmp_path / "sheet.png"
+    picture.write_bytes((photos / "anna" / "one.png").read_bytes())
+    (tmp_path / "file").touch()
+    for wanted in (
+        ("--annotate", theirs),
+        ("--save-crops", theirs),
+        ("--save-crops", tmp_path),  # above the photos
+        ("--save-crops", tmp_path / "file"),
+        ("--contact-sheet", picture),
+    ):
+        before = _files(tmp_path)
+        _, err = run_cli(*words, *wanted, code=2)
+        assert f"{wanted[1]} was not written by faceidx, so it is not replaced" in err
+        assert _files(tmp_path) == before
+    ours = ("--save-crops", tmp_path / "c", "--contact-sheet", tmp_path / "s.png")
+    for way in ((), (), ("--retry-failed",)):
+        run_cli(*words, *way, *ours)
+    assert "anna/two#1.png" in _files(tmp_path / "c")
+
+
+def test_views_that_were_interrupted_are_gone_on_with_and_leave_nothing_behind(
+    run_cli: RunCli,
+    photos: Path,
+    fake_model_file: Path,
+    toy: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ("embed", photos, "--model", fake_model_file, "--detector", toy, "--detect", "all")
+    words = (*words, "--out", tmp_path / "a.h5", "--save-crops", tmp_path / "c")
+    left = tmp_path / ".faceidx-tmp-0123456789ab-c"
+    left.mkdir()
+    (left / "face.png").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(views, "write_crop", _interrupting)
+        run_cli(*words, code=130)
+    assert (tmp_path / "a.h5").exists() and not (tmp_path / "c").exists()
+    result = run_cli.json(*words)
+    assert (result["kept"], result["embedded"]) == (3, 3)
+    assert _names(tmp_path) == ["a.h5", "c", "photos"]
+    _, err = run_cli(*words, code=2)
+    assert "exists already" in err
+
+
+def _interrupting(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_pictures_are_not_written_among_those_that_they_are_made_of(

@@ -425,6 +425,29 @@ def test_other_options_than_those_of_the_unfinished_work_are_an_error_that_names
     assert embed(_options(pictures, out, pipeline=workers))["resumed"] == _shards(pictures)[0]
 
 
+def test_a_clock_that_goes_wrong_costs_no_work(
+    pictures: Path, model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.h5"
+    embed(_options(pictures, out))
+    os.utime(out, (2**32, 2**32))
+    with monkeypatch.context() as patch:
+        model.batches.clear()
+        _interrupt(model, patch, after=1)
+        with pytest.raises(_PulledPlugError):
+            embed(_options(pictures, out, dtype="float16", overwrite=True))
+    assert embed(_options(pictures, out, dtype="float16", overwrite=True))["resumed"] > 0
+
+
+def test_unfinished_work_may_lie_elsewhere_by_a_link(
+    pictures: Path, model: FakeModel, tmp_path: Path
+) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out.h5.partial").symlink_to(tmp_path / "disk")
+    embed(_options(pictures, tmp_path / "out.h5"))
+    assert _names(tmp_path) == ["out.h5", "pictures"]
+
+
 def test_the_file_lies_where_a_link_leads_and_so_does_unfinished_work(
     pictures: Path, model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

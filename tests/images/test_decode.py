@@ -204,6 +204,32 @@ def test_16_bit_colour_keeps_its_colours() -> None:
     assert decode(_png(3, 1, 16, 2, row))[0].tolist() == [[255, 0, 0], [0, 255, 0], [18, 128, 254]]
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_tiffs_that_count_down_from_white_are_no_negatives(kind: type) -> None:
+    white = {np.uint8: 255, np.uint16: 65535, np.float32: 1}[kind]
+    values = (np.linspace(0, 1, 64).reshape(8, 8) * white).astype(kind)
+    plain = _encode(Image.fromarray(values), "TIFF")
+    tag = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
+    assert plain.count(tag) == 1
+    turned = plain.replace(tag, struct.pack("<HHIHH", 262, 3, 1, 0, 0))
+    found, wanted = decode(turned).astype(int), decode(plain).astype(int)
+    assert np.abs(found - (255 - wanted)).max() <= 1
+
+
+def test_tiffs_of_12_bits_are_as_bright_as_any() -> None:
+    # Two pixels of 12 bits, 0x800 and 0xfff, in three bytes; TIFF 6.0, section 2.
+    entries = [(256, 2), (257, 1), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1)]
+    entries.append((279, 3))
+    fields = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in entries)
+    data = b"II*\0" + struct.pack("<I", 12) + bytes.fromhex("800fff") + b"\0"
+    data += struct.pack("<H", len(entries)) + fields + bytes(4)
+    try:
+        grey = decode(data)[0, :, 0].tolist()
+    except PictureError as error:
+        pytest.skip(f"this Pillow reads no such TIFF: {error}")
+    assert grey == [128, 255]
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [

@@ -21,6 +21,9 @@ from faceidx.images.shown import Mark, annotated, contact_sheet, crop_path, writ
         ("a.b/c.d.pgm", None, "a.b/c.d.pgm.png"),
         ("raw.heic", 1, "raw#1.heic.png"),
         ("7", None, "7.png"),
+        ("c.pgm.png", None, "c.pgm.png.png"),
+        ("c.pgm.png.png", None, "c.pgm.png.png.png"),
+        ("c.jpg.png", None, "c.jpg.png"),
         ("caf%E9/100%25.png", None, "caf\udce9/100%.png"),
     ],
 )

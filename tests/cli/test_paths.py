@@ -1,0 +1,110 @@
+"""No output takes the place of an input, of another output, or of what somebody else wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import RunCli
+from tests.embedding.test_embed import _names
+
+
+@pytest.fixture
+def embedded(run_cli: RunCli, pictures: Path, fake_model_file: Path, tmp_path: Path) -> Path:
+    out = tmp_path / "faces.h5"
+    run_cli("embed", pictures, "--model", fake_model_file, "--out", out)
+    return out
+
+
+def test_outputs_that_are_inputs_are_refused(
+    run_cli: RunCli, embedded: Path, pictures: Path, fake_model_file: Path, tmp_path: Path
+) -> None:
+    gallery, model = tmp_path / "gallery", tmp_path / "m.safetensors"
+    model.write_bytes(fake_model_file.read_bytes())
+    run_cli("index", "build", embedded, "--out", gallery)
+    link = tmp_path / "link.csv"
+    link.symlink_to(embedded)
+    for words, message in (
+        (("classify", embedded, "--index", gallery, "--out", embedded), "is given as PROBES too"),
+        (("classify", embedded, "--index", gallery, "--out", link), "is given as PROBES too"),
+        (("classify", pictures, "--model", model, "--out", model), "is given as --model too"),
+        (("index", "search", gallery, embedded, "--out", embedded), "is given as FILE.h5 too"),
+        (("cluster", embedded, "--out", embedded), "is given as FILE.h5 too"),
+        (("models", "export", model, "--out", model), "is given as MODEL too"),
+        (("classify", embedded, "--index", gallery, "--out", gallery / "gallery.h5"), "a gallery"),
+    ):
+        threshold = ("--threshold", "0.3") if words[0] == "classify" else ()
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        _, err = run_cli(*words, *threshold, "--overwrite", code=2)
+        assert message in err
+        assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_two_outputs_are_two_paths(
+    run_cli: RunCli, pictures: Path, fake_model_file: Path, tmp_path: Path
+) -> None:
+    words = ("embed", pictures, "--model", fake_model_file, "--out", tmp_path / "a.h5")
+    both = ("--save-crops", tmp_path / "x", "--annotate", tmp_path / "." / "x")
+    _, err = run_cli(*words, *both, code=2)
+    assert "--save-crops" in err and "is given as --annotate too" in err
+
+
+def test_embeddings_take_the_place_of_embeddings_alone(
+    run_cli: RunCli, pictures: Path, fake_model_file: Path, embedded: Path
+) -> None:
+    picture = pictures / "p0" / "0.png"
+    before = picture.read_bytes()
+    words = ("embed", pictures, "--model", fake_model_file, "--overwrite", "--out")
+    _, err = run_cli(*words, picture, code=2)
+    assert "is no embeddings file, so it is not replaced" in err
+    assert picture.read_bytes() == before
+    renamed = embedded.rename(embedded.with_name("faces"))
+    run_cli(*words, renamed)
+
+
+def test_embeddings_are_known_whatever_they_are_called(
+    run_cli: RunCli, embedded: Path, tmp_path: Path
+) -> None:
+    run_cli("index", "build", embedded, "--out", tmp_path / "gallery")
+    probes = embedded.rename(tmp_path / "faces")
+    words = ("--index", tmp_path / "gallery", "--threshold", "0.3")
+    assert run_cli.json("classify", probes, *words)["probes"] == 11
+
+
+def test_failed_pictures_are_named_on_request_alone(
+    run_cli: RunCli, pictures: Path, fake_model_file: Path, tmp_path: Path
+) -> None:
+    (pictures / "p0" / "odd.png").write_text("this is no picture")
+    words = ("embed", pictures, "--model", fake_model_file, "--out")
+    assert "odd.png" not in run_cli(*words, tmp_path / "a.h5")[1]
+    assert "p0/odd.png: not a picture" in run_cli(*words, tmp_path / "b.h5", "-v")[1]
+
+
+def test_options_of_faces_without_detection_are_said_to_be_of_no_use(
+    run_cli: RunCli, pictures: Path, fake_model_file: Path, tmp_path: Path
+) -> None:
+    words = ("embed", pictures, "--model", fake_model_file, "--out", tmp_path / "a.h5")
+    _, err = run_cli(*words, "--min-face", 50, "--keep-identity")
+    assert "--min-face is of no use without --detect" in err
+    assert "--keep-identity is of no use without --detect all" in err
+
+
+def test_unfinished_work_on_other_pictures_is_not_thrown_away(
+    run_cli: RunCli, pictures: Path, fake_model_file: Path, tmp_path: Path
+) -> None:
+    words = ("--model", fake_model_file, "--out", tmp_path / "a.h5")
+    others = tmp_path / "others"
+    others.mkdir()
+    (others / "0.png").write_bytes((pictures / "p0" / "0.png").read_bytes())
+    partial = tmp_path / "a.h5.partial"
+    partial.mkdir()
+    job = {"images": str(pictures), "model": fake_model_file.name}
+    (partial / "job.json").write_text(json.dumps(job))
+    _, err = run_cli("embed", others, *words, code=2)
+    assert "images was" in err and "give the same, or --overwrite" in err
+    assert _names(partial) == ["job.json"]
+    pictures.rename(tmp_path / "elsewhere")
+    _, err = run_cli("embed", tmp_path / "elsewhere", *words, code=2)
+    assert "images was" not in err  # they were moved, and what else differs is told
