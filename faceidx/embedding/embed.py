@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import h5py
-
 from faceidx.embedding.crew import Job
 from faceidx.embedding.decoding import settle_decoder
 from faceidx.embedding.making import crew_for, make_shards
@@ -45,7 +43,7 @@ from faceidx.embedding.shards import (
     shard_size,
     split_into_shards,
 )
-from faceidx.embedding.store import SUFFIX, EmbeddingFile, Origin
+from faceidx.embedding.store import EmbeddingFile, Origin, is_embeddings
 from faceidx.embedding.update import Plan, plan_retry, plan_update, require_own_columns
 from faceidx.embedding.views import Views, show_file
 from faceidx.errors import InputError, JobError
@@ -152,8 +150,7 @@ def _refuse_inputs(options: EmbedOptions) -> None:
 def _refuse_finished(options: EmbedOptions) -> None:
     way_out = "--update to bring it up to date, or --overwrite"
     refuse_existing(options.out, overwrite=_replaces(options), way_out=way_out)
-    own = options.out.suffix.lower() == SUFFIX or not options.out.exists()
-    if not own and not h5py.is_hdf5(options.out):
+    if options.out.exists() and not is_embeddings(options.out):
         raise InputError(f"{options.out} is no embeddings file, so it is not replaced")
 
 

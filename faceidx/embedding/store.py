@@ -292,6 +292,11 @@ def write_attributes(
     file.attrs.update(more or {})
 
 
+def is_embeddings(path: Path) -> bool:
+    """Whether a path names embeddings, by its ending or by what it holds."""
+    return path.suffix.lower() == SUFFIX or (path.is_file() and h5py.is_hdf5(path))
+
+
 def require_one_origin(files: Sequence[EmbeddingFile]) -> Origin:
     """Return the origin that all files share.
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from faceidx.embedding.pipeline import PipelineOptions, embed_pictures
-from faceidx.embedding.store import SUFFIX, EmbeddingFile, require_same_fingerprint
+from faceidx.embedding.store import EmbeddingFile, is_embeddings, require_same_fingerprint
 from faceidx.errors import InputError
 from faceidx.files import refuse_existing, require_parent
 from faceidx.images.sources import open_source
@@ -152,7 +152,7 @@ def rank_figures(
 
 
 def _read(options: NWayOptions, model: FaceModel, progress: ProgressCallback) -> Labelled:
-    if options.probes.suffix.lower() == SUFFIX:
+    if is_embeddings(options.probes):
         return _read_file(options.probes, model)
     source = open_source(options.probes, root=options.root)
     # The classifier was trained on single embeddings, not on sums with the mirror image's.
@@ -168,6 +168,10 @@ def _read(options: NWayOptions, model: FaceModel, progress: ProgressCallback) ->
 
 def _read_file(path: Path, model: FaceModel) -> Labelled:
     with EmbeddingFile(path) as file:
+        if file.origin.fingerprint == model.fingerprint(flip=True):
+            raise InputError(
+                f"{path} was embedded with --flip; a classifier is for embeddings without it"
+            )
         require_same_fingerprint(
             model.fingerprint(), model.name, file.origin.fingerprint, str(path)
         )

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 
 from faceidx.embedding.pipeline import PipelineOptions, embed_pictures, origin_of
-from faceidx.embedding.store import SUFFIX, EmbeddingFile, require_same_fingerprint
+from faceidx.embedding.store import EmbeddingFile, is_embeddings, require_same_fingerprint
 from faceidx.embedding.views import Views, found_with_answers, write_views
 from faceidx.errors import InputError
 from faceidx.evaluation.report_folder import check_pictures, check_report
@@ -22,6 +21,7 @@ from faceidx.files import refuse_existing
 from faceidx.gallery.classify import ClassifyOptions, classify
 from faceidx.gallery.folder import Gallery, load_gallery
 from faceidx.gallery.probes import Probes, probes_of_file
+from faceidx.gallery.sources import warn_of_differences
 from faceidx.gallery.threshold_option import decision_of
 from faceidx.images.sources import Picture, open_source
 from faceidx.models.open import ModelOptions, open_model
@@ -86,7 +86,7 @@ def look_up(
         Views(annotated=options.annotate).check(
             options.pipeline, images=options.probes, overwrite=options.overwrite
         )
-        if _is_embedded(options.probes):
+        if is_embeddings(options.probes):
             raise InputError(f"{options.probes} holds no photos; --annotate needs pictures")
     device = options.model.device if options.model else "cpu"
     with load_gallery(options.gallery, device=device) as gallery:
@@ -150,8 +150,9 @@ def _check_report(options: LookupOptions) -> None:
 def _probes(
     options: LookupOptions, gallery: Gallery, progress: ProgressCallback
 ) -> Iterator[_Read]:
-    if _is_embedded(options.probes):
+    if is_embeddings(options.probes):
         with EmbeddingFile(options.probes) as file:
+            warn_of_differences(gallery.origin, [file])
             left = file.left()
             yield _Read(probes_of_file(file), len(left.reasons()))
         return
@@ -160,11 +161,6 @@ def _probes(
             f"{options.probes}: to look pictures up give --model, the one that embedded the gallery"
         )
     yield _embedded_probes(options, options.model, gallery, progress)
-
-
-def _is_embedded(probes: Path) -> bool:
-    """Whether probes are embeddings, whatever the file is called."""
-    return probes.suffix.lower() == SUFFIX or (probes.is_file() and h5py.is_hdf5(probes))
 
 
 def _embedded_probes(

@@ -108,3 +108,29 @@ def test_unfinished_work_on_other_pictures_is_not_thrown_away(
     pictures.rename(tmp_path / "elsewhere")
     _, err = run_cli("embed", tmp_path / "elsewhere", *words, code=2)
     assert "images was" not in err  # they were moved, and what else differs is told
+
+
+def test_a_classifier_says_that_it_is_not_for_flipped_embeddings(
+    run_cli: RunCli, pictures: Path, fake_model_file: Path, tmp_path: Path
+) -> None:
+    words = ("--model", fake_model_file)
+    run_cli("embed", pictures, *words, "--flip", "--out", tmp_path / "flipped.h5")
+    _, err = run_cli("classify", tmp_path / "flipped.h5", *words, code=2)
+    assert "was embedded with --flip; a classifier is for embeddings without it" in err
+    run_cli("embed", pictures, *words, "--out", tmp_path / "plain.h5")
+    result = run_cli.json("classify", (tmp_path / "plain.h5").rename(tmp_path / "plain"), *words)
+    assert result["probes"] == 11 and result["fpir"] is None
+
+
+def test_probes_that_were_made_in_another_way_warn(
+    run_cli: RunCli, pictures: Path, fake_model_file: Path, tmp_path: Path
+) -> None:
+    words = ("embed", pictures, "--model", fake_model_file, "--engine", "torch", "--precision")
+    for precision in ("fp32", "bf16"):
+        run_cli(*words, precision, "--out", tmp_path / f"{precision}.h5")
+    run_cli("index", "build", tmp_path / "fp32.h5", "--out", tmp_path / "g")
+    for command in (
+        ("classify", tmp_path / "bf16.h5", "--index", tmp_path / "g", "--threshold", "0.3"),
+        ("index", "search", tmp_path / "g", tmp_path / "bf16.h5"),
+    ):
+        assert "was embedded with other precision" in run_cli(*command)[1]
