@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from faceidx.cli import paths
+from faceidx.gallery import folder
 from tests.conftest import RunCli
 from tests.embedding.test_embed import _names
 
@@ -134,3 +136,7 @@ def test_probes_that_were_made_in_another_way_warn(
         ("index", "search", tmp_path / "g", tmp_path / "bf16.h5"),
     ):
         assert "was embedded with other precision" in run_cli(*command)[1]
+
+
+def test_the_files_of_a_gallery_are_known_by_their_names() -> None:
+    assert set(paths._GALLERY) == {folder.DATA, folder.MANIFEST}
