@@ -36,7 +36,7 @@ from unittest import mock
 import numpy as np
 import torch
 from embed import DATA, link_pictures, untrained
-from matrix import matrix_rate
+from gpu import matrix_rate, wait
 from torch.utils.flop_counter import FlopCounterMode
 
 from faceidx.embedding import embed as module
@@ -218,11 +218,6 @@ def bare(run: Any, batch: torch.Tensor) -> float:
             wait(batch.device)
             count += 10 * len(batch)
     return (time.perf_counter() - began) / count
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def lane(model: TorchModel, pictures: np.ndarray) -> float:

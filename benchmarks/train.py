@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from gpu import matrix_rate, wait
 from lightning_fabric import Fabric
-from matrix import matrix_rate
 
 from faceidx.images.preprocess import Preprocessing
 from faceidx.progress import silent
@@ -179,11 +179,6 @@ def bare(run: Run) -> None:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 if __name__ == "__main__":

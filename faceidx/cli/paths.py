@@ -34,27 +34,25 @@ def refuse_lost_inputs(context: click.Context) -> None:
     Or of a part of a gallery.
     """
     given = [
-        (number, _name(parameter), path)
-        for number, parameter in enumerate(context.command.params)
-        for path in _paths(context.params.get(parameter.name or ""))
+        (parameter, parameter.type.written, path)
+        for parameter in context.command.params
         if isinstance(parameter.type, _Path)
+        for path in _paths(context.params.get(parameter.name or ""))
     ]
-    written = {
-        number
-        for number, parameter in enumerate(context.command.params)
-        if isinstance(parameter.type, _Path) and parameter.type.written
-    }
-    for number, name, out in given:
-        if number not in written:
+    for parameter, written, out in given:
+        if not written:
             continue
-        for other, other_name, path in given:
-            if other != number and _are_same(out, path):
+        for other, _, path in given:
+            if other is not parameter and _are_same(out, path):
                 raise click.UsageError(
-                    f"{name} {out} is given as {other_name} too; give each a path of its own",
+                    f"{_name(parameter)} {out} is given as {_name(other)} too; give each a path of "
+                    "its own",
                     context,
                 )
         if all((out.parent / part).exists() for part in _GALLERY):
-            raise click.UsageError(f"{name} {out} lies in a gallery; give a path outside", context)
+            raise click.UsageError(
+                f"{_name(parameter)} {out} lies in a gallery; give a path outside", context
+            )
 
 
 def _name(parameter: click.Parameter) -> str:

@@ -283,16 +283,16 @@ class _Job:
     def _fidelity(self, model: FaceModel, plan: Plan | None) -> Fidelity:
         """Of all rows of the file, those included that stay of an earlier one."""
         made = model.fidelity or ITSELF
-        if self._base is None or plan is None or not plan.kept.rows.any():
+        if plan is None or not plan.keeps_rows:
             return made
-        before = recorded_fidelity(self._base)
+        before = recorded_fidelity(plan.kept.file)
         return together(before, made) if plan.todo else before
 
     def _origin(self, made: Origin, plan: Plan | None) -> Origin:
         """Of the file: as long as rows of an earlier one stay, what it says of these stays true."""
-        if self._base is None or plan is None or not plan.kept.rows.any():
+        if plan is None or not plan.keeps_rows:
             return made
-        return replace(made, preprocessing=self._base.origin.preprocessing)
+        return replace(made, preprocessing=plan.kept.file.origin.preprocessing)
 
     def _settings(self, origin: Origin, pipeline: PipelineOptions) -> dict[str, Any]:
         """What all shards must share."""

@@ -31,6 +31,11 @@ class Plan:
     removed: int
     """Pictures of the file that the source does not hold any more."""
 
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether rows of the earlier file stay."""
+        return bool(self.kept.rows.any())
+
     def counts(self) -> Counts:
         """What is kept."""
         left = self.kept.left

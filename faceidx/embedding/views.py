@@ -81,17 +81,13 @@ class Views:
             require_parent(path)
             require_elsewhere(path, images)
             refuse_existing(path, overwrite=overwrite)
-        for folder in (self.crops, self.annotated):
-            if folder is not None and folder.exists() and not _is_own_folder(folder):
+            is_own = _is_own_sheet if path == self.sheet else _is_own_folder
+            if path.exists() and not is_own(path):
                 raise InputError(
-                    f"{folder} was not written by faceidx, so it is not replaced; give another path"
+                    f"{path} was not written by faceidx, so it is not replaced; give another path"
                 )
         if self.sheet is not None and self.sheet.suffix.lower() != ".png":
             raise InputError(f"{self.sheet}: a contact sheet is a PNG; let its name end in .png")
-        if self.sheet is not None and self.sheet.exists() and not _is_own_sheet(self.sheet):
-            raise InputError(
-                f"{self.sheet} was not written by faceidx, so it is not replaced; give another path"
-            )
 
 
 def _is_own_folder(path: Path) -> bool:
@@ -102,7 +98,7 @@ def _is_own_sheet(path: Path) -> bool:
     try:
         with Image.open(path, formats=["PNG"]) as sheet:
             return sheet.info.get("Software") == "faceidx"
-    except (OSError, ValueError, SyntaxError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False
 
 

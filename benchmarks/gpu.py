@@ -1,4 +1,4 @@
-"""What a GPU can do at most, to compare what it does with: no script, but a part of several."""
+"""What benchmarks on a GPU share: no script, but a part of several."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ import time
 import torch
 
 SIDE, PRODUCTS = 8192, 20
+
+
+def wait(device: torch.device) -> None:
+    """Wait for a GPU to have done what it was given; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def matrix_rate(precision: str) -> float:
