@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from faceidx.files import (
     remove_leftovers,
     require_parent,
     take_the_place,
+    where_it_leads,
     whole_file,
     writer_lock,
 )
@@ -84,6 +85,7 @@ def align(options: AlignOptions, progress: ProgressCallback = silent) -> dict[st
         JobError: no face was found at all, or the disk is full.
     """
     began = time.monotonic()
+    options = replace(options, out=where_it_leads(options.out))
     require_parent(options.out)
     _refuse_other(options)
     require_elsewhere(options.out, options.images)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from faceidx.images.preprocess import Preprocessing
 from faceidx.models.file import ModelFile, backbone_digest, read_model
-from faceidx.models.onnx_model import describe_onnx, onnx_image_size, own_record
+from faceidx.models.onnx_file import OnnxFile, read_onnx
 from faceidx.models.open import (
     FACTS,
     ModelOptions,
-    given_preprocessing,
     kind_of,
+    onnx_preprocessing,
     read_content,
     recognise_file,
     refuse_given,
 )
 from faceidx.models.record import fingerprint
+
+# What a foreign file does not say unless it is given beside it.
+_OF_PICTURES = (
+    *("image_size", "color", "mean", "std", "template"),
+    *("fingerprint", "fingerprint_flip"),
+)
 
 
 def describe(options: ModelOptions) -> dict[str, Any]:
@@ -35,7 +42,7 @@ def describe(options: ModelOptions) -> dict[str, Any]:
     kind = kind_of(path)
     facts: dict[str, Any]
     if kind == "onnx":
-        facts = describe_onnx(path, _given(options))
+        facts = _of_onnx(read_onnx(path), options)
     elif kind == "faceidx":
         refuse_given(options)
         facts = {"kind": "faceidx", **_facts(read_model(path), str(path))}
@@ -50,23 +57,10 @@ def _says_something(options: ModelOptions) -> bool:
     return any(getattr(options, name) for name in FACTS)
 
 
-def _given(options: ModelOptions) -> Preprocessing | None:
-    """What is given beside an ONNX file, None where nothing is."""
-    if not _says_something(options):
-        return None
-    if own_record(options.path):
-        refuse_given(options)
-    return given_preprocessing(options, onnx_image_size(options.path))
-
-
 def _facts(content: ModelFile, source: str) -> dict[str, Any]:
     """What a model file says, all of it known."""
     record = content.record
     digest = backbone_digest(content, source)
-    prints = (
-        fingerprint(digest, record.preprocessing, record.template, flip=flip)
-        for flip in (False, True)
-    )
     return {
         "recognised": record.training.get("recognised"),
         "arch": record.arch,
@@ -74,7 +68,7 @@ def _facts(content: ModelFile, source: str) -> dict[str, Any]:
         **record.preprocessing.to_dict(),
         "template": record.template,
         "parameters": sum(t.numel() for t in content.backbone.values()),
-        **dict(zip(("fingerprint", "fingerprint_flip"), prints, strict=True)),
+        **_fingerprints(digest, record.preprocessing, record.template),
         "classes": len(record.class_names) if record.class_names else 0,
         "class_names": record.class_names,
         "head": vars(record.head) if record.head else None,
@@ -82,19 +76,57 @@ def _facts(content: ModelFile, source: str) -> dict[str, Any]:
     }
 
 
+def _fingerprints(
+    weights: str, preprocessing: Preprocessing, template: str | None
+) -> dict[str, str]:
+    """What embeddings by these weights are known by, alone and with those of mirror images."""
+    return {
+        name: fingerprint(weights, preprocessing, template, flip=flip)
+        for name, flip in (("fingerprint", False), ("fingerprint_flip", True))
+    }
+
+
 def _of_weights(options: ModelOptions) -> dict[str, Any]:
     """What weights of another project say, which is nothing of pictures."""
     found = recognise_file(options.path, fc=options.fc)
-    unknown = ("image_size", "color", "mean", "std", "template", "fingerprint", "fingerprint_flip")
     return {
         "kind": "weights",
         "recognised": str(found),
         "arch": found.arch,
         "embedding_dim": found.embedding_dim,
-        **dict.fromkeys(unknown),
+        **dict.fromkeys(_OF_PICTURES),
         "parameters": sum(t.numel() for t in found.weights.values()),
         "classes": 0,
         "class_names": None,
         "head": None,
         "training": {},
+    }
+
+
+def _of_onnx(file: OnnxFile, options: ModelOptions) -> dict[str, Any]:
+    """What an ONNX file says; of pictures no more than their size unless faceidx wrote it."""
+    graph, record = file.graph, file.own.record if file.own else None
+    size = file.image_size
+    facts: dict[str, Any] = dict.fromkeys(_OF_PICTURES)
+    facts["image_size"] = list(size) if size else None
+    template = record.template if record else None
+    if record or _says_something(options):
+        preprocessing = onnx_preprocessing(file, options)
+        prints = _fingerprints(file.weights, preprocessing, template)
+        facts |= {**preprocessing.to_dict(), "template": template, **prints}
+    names = record.class_names if record else None
+    dims = [dim.dim_value for dim in graph.graph.output[0].type.tensor_type.shape.dim]
+    dim = math.prod(dims[1:]) or None if len(dims) > 1 else None
+    producer = f"{graph.producer_name} {graph.producer_version}".strip()
+    return {
+        "kind": "onnx",
+        "recognised": record.training.get("recognised") if record else None,
+        "arch": record.arch if record else "onnx",
+        "embedding_dim": record.embedding_dim if record else dim,
+        **facts,
+        "parameters": sum(math.prod(t.dims) for t in graph.graph.initializer),
+        "classes": len(names or []),
+        "class_names": names,
+        "head": vars(record.head) if record and record.head else None,
+        "training": {**(record.training if record else {}), "producer": producer},
     }

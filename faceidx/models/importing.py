@@ -12,6 +12,8 @@ from faceidx.errors import InputError
 from faceidx.files import refuse_existing, require_parent, sha256_file, whole_file
 from faceidx.models.about import describe
 from faceidx.models.file import ModelFile, write_model
+from faceidx.models.onnx_file import read_onnx
+from faceidx.models.onnx_record import attach_record
 from faceidx.models.open import ModelOptions, kind_of, open_onnx, read_content
 from faceidx.models.record import ModelRecord
 
@@ -79,26 +81,23 @@ def _run_once(content: ModelFile, source: str) -> None:
 
 def _copy_onnx(options: ImportOptions, source: dict[str, str]) -> None:
     """Write an ONNX graph anew, in one file, with a record in its metadata."""
-    from faceidx.models.onnx_model import own_record, read_graph
-    from faceidx.models.onnx_record import attach_record
-
     path = options.model.path
-    if own_record(path) is not None:
+    file = read_onnx(path)
+    if file.own is not None:
         raise InputError(_OURS.format(path))
-    model = open_onnx(options.model)  # it runs, and what it lacks is given
+    model = open_onnx(file, options.model)  # it runs, and what it lacks is given
     grey = np.full((1, *model.preprocessing.image_size, 3), 127, np.uint8)
     if not np.isfinite(model.raw_embed(grey)).all():
         raise InputError(_NOT_FINITE.format(path))
-    graph = read_graph(path)
     record = ModelRecord(
         arch="onnx",
         embedding_dim=model.embedding_dim,
         preprocessing=model.preprocessing,
         training={"source": source},
     )
-    attach_record(graph, record, model.weights)
+    attach_record(file.graph, record, model.weights)
     try:
-        data = graph.SerializeToString()
+        data = file.graph.SerializeToString()
     except ValueError as error:
         raise InputError(f"{path} is too large for one ONNX file ({error})") from None
     with whole_file(options.out) as temporary:

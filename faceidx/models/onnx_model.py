@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import math
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +11,11 @@ import numpy as np
 
 from faceidx.errors import InputError
 from faceidx.escape import for_terminal
-from faceidx.files import sha256_file
 from faceidx.images.keys import escape_key
 from faceidx.images.preprocess import Preprocessing
 from faceidx.models.face_model import FaceModel
-from faceidx.models.onnx_record import OnnxRecord, attached_classifier, attached_record
-from faceidx.models.record import fingerprint
+from faceidx.models.onnx_file import OnnxFile, one_line
+from faceidx.models.onnx_record import attached_classifier
 
 if TYPE_CHECKING:
     import onnx
@@ -57,31 +53,25 @@ class OnnxModel(FaceModel):
         return np.concatenate(rows)
 
 
-def load_onnx_model(
-    path: Path, preprocessing: Preprocessing, *, device: str, own: OnnxRecord | None = None
-) -> OnnxModel:
+def load_onnx_model(file: OnnxFile, preprocessing: Preprocessing, *, device: str) -> OnnxModel:
     """Load an ONNX model, with its batch size freed where the export fixed it to 1.
 
-    Args:
-        own: what the file says of itself, None where faceidx did not write it.
-
     Raises:
-        InputError: the file is missing or no ONNX model, it refers to data outside its folder, or
-            its input and output are not one batch of pictures and one row of numbers a picture.
+        InputError: it cannot be run, or it does not turn a batch of such pictures into one row of
+            numbers a picture.
     """
-    graph = read_graph(path)
-    shape, channels_last = _input_shape(graph, path)
+    path, own, shape = file.path, file.own, file.shape
     height, width = preprocessing.image_size
-    wanted = [height, width, 3] if channels_last else [3, height, width]
+    wanted = [height, width, 3] if file.channels_last else [3, height, width]
     for given, needed in zip(shape[1:], wanted, strict=True):
         if given not in (None, needed):
             raise InputError(
                 f"{path} takes pictures of {shape[1:]}, not {wanted}; drop --image-size"
             )
     fixed = shape[0]
-    freed = None if fixed is None else _freed(graph, fixed, wanted, device, path)
+    freed = None if fixed is None else _freed(file.graph, fixed, wanted, device, path)
     batched = fixed is None or freed is not None
-    graph, session = freed or (graph, open_session(graph, device, path))
+    graph, session = freed or (file.graph, open_session(file.graph, device, path))
     if not batched and fixed != 1:
         raise InputError(f"{path} takes batches of {fixed} and nothing else; export it anew")
     single = run_session(session, np.zeros((1, *wanted), np.float32), path)
@@ -94,7 +84,7 @@ def load_onnx_model(
         arch=own.record.arch if own else "onnx",
         embedding_dim=single.shape[1],
         preprocessing=preprocessing,
-        weights=(own and own.weights) or digest(path),
+        weights=file.weights,
         template=own.record.template if own else None,
         training=own.record.training if own else {},
         class_names=own.record.class_names if own and head else None,
@@ -105,7 +95,7 @@ def load_onnx_model(
         precision="fp32",
         graph=graph,
         session=session,
-        channels_last=channels_last,
+        channels_last=file.channels_last,
         batched=batched,
     )
 
@@ -152,137 +142,6 @@ def _check_output(
             for_terminal(first.name),
             ", ".join(for_terminal(other.name) for other in others),
         )
-
-
-def own_record(path: Path) -> OnnxRecord | None:
-    """What an ONNX file says of itself, None where faceidx did not write it.
-
-    Raises:
-        InputError: as `load_onnx_model`, or the record is damaged.
-    """
-    return attached_record(read_graph(path), path)
-
-
-def describe_onnx(path: Path, preprocessing: Preprocessing | None) -> dict[str, Any]:
-    """What an ONNX file says of itself, in the terms of `about.describe`.
-
-    Args:
-        preprocessing: as given beside the file; None where nothing is.
-
-    Raises:
-        InputError: as `load_onnx_model`.
-    """
-    graph = read_graph(path)
-    size = onnx_image_size(path)
-    dims = [dim.dim_value for dim in graph.graph.output[0].type.tensor_type.shape.dim]
-    own = attached_record(graph, path)
-    record = own.record if own else None
-    preprocessing = record.preprocessing if record else preprocessing
-    unknown = {"image_size": list(size) if size else None, "color": None, "mean": None, "std": None}
-    prints: list[str | None] = [None, None]
-    if preprocessing:
-        weights = (own and own.weights) or digest(path)
-        template = record.template if record else None
-        prints = [fingerprint(weights, preprocessing, template, flip=f) for f in (False, True)]
-    names = record.class_names if record else None
-    producer = f"{graph.producer_name} {graph.producer_version}".strip()
-    return {
-        "kind": "onnx",
-        "recognised": record.training.get("recognised") if record else None,
-        "arch": record.arch if record else "onnx",
-        "embedding_dim": math.prod(dims[1:]) or None if len(dims) > 1 else None,
-        **(preprocessing.to_dict() if preprocessing else unknown),
-        "template": record.template if record else None,
-        "parameters": sum(math.prod(t.dims) for t in graph.graph.initializer),
-        "fingerprint": prints[0],
-        "fingerprint_flip": prints[1],
-        "classes": len(names or []),
-        "class_names": names,
-        "head": None,
-        "training": {**(record.training if record else {}), "producer": producer},
-    }
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of the model, of all its files where there are several."""
-    import onnx
-
-    model = onnx.load(path, load_external_data=False)
-    digests = [sha256_file(file) for file in (path, *_external_files(model, path))]
-    if len(digests) == 1:
-        return digests[0]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def onnx_image_size(path: Path) -> tuple[int, int] | None:
-    """(height, width) that an ONNX model asks for, None where it leaves them open.
-
-    Raises:
-        InputError: as `load_onnx_model`.
-    """
-    shape, channels_last = _input_shape(read_graph(path), path)
-    height, width = shape[1:3] if channels_last else shape[2:4]
-    return None if height is None or width is None else (height, width)
-
-
-def read_graph(path: Path) -> onnx.ModelProto:
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except (DecodeError, OSError, ValueError) as error:
-        raise InputError(f"{path} is no readable ONNX model ({error})") from None
-    if not model.graph.input or not model.graph.output:
-        raise InputError(f"{path} is no ONNX model (its graph has no input or no output)")
-    for file in _external_files(model, path):
-        if not file.is_file() or not file.resolve().is_relative_to(path.parent.resolve()):
-            raise InputError(f"{path} refers to data that is not in its folder ({file.name!r})")
-    try:
-        onnx.load_external_data_for_model(model, str(path.parent))
-    except Exception as error:  # onnx's ValidationError and others share no base but Exception
-        raise InputError(f"{path}: its data cannot be read ({_one_line(error)})") from None
-    return model
-
-
-def _external_files(model: onnx.ModelProto, path: Path) -> list[Path]:
-    """Files beside an ONNX model that hold some of its weights."""
-    nodes = [node for function in model.functions for node in function.node]
-    tensors = (*_tensors(model.graph), *_tensors_of_nodes(nodes))
-    entries = (e for t in tensors for e in t.external_data)
-    return sorted({path.parent / e.value for e in entries if e.key == "location"})
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor that a graph holds, in the branches of its nodes too."""
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    yield from _tensors_of_nodes(graph.node)
-
-
-def _tensors_of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
-    for attribute in (a for node in nodes for a in node.attribute):
-        yield from (attribute.t, *attribute.tensors)
-        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-            yield from (sparse.values, sparse.indices)
-        for graph in (attribute.g, *attribute.graphs):
-            yield from _tensors(graph)
-
-
-def _input_shape(model: onnx.ModelProto, path: Path) -> tuple[list[int | None], bool]:
-    """Shape of the one picture input, None for a free dimension; whether channels come last."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [i for i in model.graph.input if i.name not in weights]
-    if len(inputs) != 1:
-        raise InputError(f"{path} takes {len(inputs)} inputs; a face model takes one, the pictures")
-    dims = inputs[0].type.tensor_type.shape.dim
-    shape = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in dims]
-    if len(shape) != 4 or 3 not in (shape[1], shape[3]):
-        raise InputError(f"{path} takes {shape}, not a batch of three-channel pictures")
-    return shape, shape[1] != 3
 
 
 def _freed(
@@ -358,7 +217,7 @@ def open_session(model: onnx.ModelProto, device: str, path: Path) -> onnxruntime
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
     except Exception as error:  # its errors share no base class but Exception
-        raise InputError(f"{path} cannot be run by onnxruntime ({_one_line(error)})") from None
+        raise InputError(f"{path} cannot be run by onnxruntime ({one_line(error)})") from None
 
 
 def run_session(
@@ -368,7 +227,7 @@ def run_session(
     try:
         output = np.asarray(session.run([session.get_outputs()[0].name], {name: batch})[0])
     except Exception as error:  # as above
-        raise InputError(f"{path or 'the model'} failed to run ({_one_line(error)})") from None
+        raise InputError(f"{path or 'the model'} failed to run ({one_line(error)})") from None
     output = np.atleast_1d(output)
     if output.ndim > 2 and output[0].size != max(output.shape[1:]):
         raise InputError(
@@ -392,7 +251,3 @@ def normalized_batch(
         pictures = pictures[..., ::-1]
     batch = (pictures.astype(np.float32) - mean) / std
     return batch if channels_last else np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

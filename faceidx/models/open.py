@@ -14,6 +14,7 @@ from faceidx.models.device import resolve_device
 from faceidx.models.face_model import Compiled, FaceModel
 from faceidx.models.file import ModelFile, has_record, load_tensors, read_model, read_record
 from faceidx.models.foreign.recognised import Recognised, to_model_file
+from faceidx.models.onnx_file import OnnxFile, read_onnx
 
 if TYPE_CHECKING:
     from faceidx.models.onnx_model import OnnxModel
@@ -24,7 +25,7 @@ ONNX_SUFFIX = ".onnx"
 # First bytes of what torch.save and pickle write: a zip archive, or a pickle of protocol 2 to 5.
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 # The field `ir_version` of ONNX's ModelProto, by its number, comes first.
-_ONNX_START = b"\x08"
+_ONNX_STARTS = (b"\x08",)
 
 Kind = Literal["faceidx", "weights", "onnx"]
 
@@ -97,7 +98,7 @@ def open_exact(options: ModelOptions) -> FaceModel:
     """
     device = resolve_device(options.device)
     if kind_of(options.path) == "onnx":
-        return open_onnx(options)
+        return open_onnx(read_onnx(options.path), options)
     from faceidx.models.torch_model import load_torch_model
 
     return load_torch_model(read_content(options), options.path, device=device)
@@ -113,11 +114,9 @@ def model_shape(options: ModelOptions) -> tuple[Preprocessing, str | None]:
     if kind == "weights":
         return given_preprocessing(options, None), None
     if kind == "onnx":
-        from faceidx.models.onnx_model import onnx_image_size, own_record
-
-        if own := own_record(options.path):
-            return own.record.preprocessing, own.record.template
-        return given_preprocessing(options, onnx_image_size(options.path)), None
+        file = read_onnx(options.path)
+        template = file.own.record.template if file.own else None
+        return onnx_preprocessing(file, options), template
     record = read_record(options.path)
     return record.preprocessing, record.template
 
@@ -132,7 +131,7 @@ def kind_of(path: Path) -> Kind:
         raise InputError(f"{path}: no such model file")
     if _is_pickled(path):
         return "weights"
-    if path.suffix.lower() == ONNX_SUFFIX or _begins_as_onnx(path):
+    if path.suffix.lower() == ONNX_SUFFIX or _begins(path, _ONNX_STARTS):
         return "onnx"
     return "faceidx" if has_record(path) else "weights"
 
@@ -165,38 +164,40 @@ def recognise_file(path: Path, *, fc: str | None = None) -> Recognised:
 
 
 def _is_pickled(path: Path) -> bool:
-    """Whether a file begins as torch.save's do, and not as a `.safetensors` whose header has a
-    length of just those bytes."""
+    return _begins(path, _PICKLE_STARTS)
+
+
+def _begins(path: Path, starts: tuple[bytes, ...]) -> bool:
+    """Whether a file begins so, and not as a `.safetensors` whose header has just that length."""
     with path.open("rb") as file:
         start = file.read(9)
     if start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
         return False
-    return start.startswith(_PICKLE_STARTS)
+    return start.startswith(starts)
 
 
-def _begins_as_onnx(path: Path) -> bool:
-    """Whether a file begins with the version of ONNX that it is in, and not as a `.safetensors`."""
-    with path.open("rb") as file:
-        start = file.read(9)
-    return start[:1] == _ONNX_START and start[8:] != b"{"
-
-
-def open_onnx(options: ModelOptions) -> OnnxModel:
+def open_onnx(file: OnnxFile, options: ModelOptions) -> OnnxModel:
     """Open an ONNX graph with onnxruntime, on a GPU where that can use one.
 
     Raises:
         InputError: as `open_model`.
     """
-    from faceidx.models.onnx_model import load_onnx_model, onnx_image_size, own_record, runs_on_gpu
+    from faceidx.models.onnx_model import load_onnx_model, runs_on_gpu
 
     device = resolve_device(options.device) if runs_on_gpu() else "cpu"
-    own = own_record(options.path)
-    if own:
-        refuse_given(options)
-        preprocessing = own.record.preprocessing
-    else:
-        preprocessing = given_preprocessing(options, onnx_image_size(options.path))
-    return load_onnx_model(options.path, preprocessing, device=device, own=own)
+    return load_onnx_model(file, onnx_preprocessing(file, options), device=device)
+
+
+def onnx_preprocessing(file: OnnxFile, options: ModelOptions) -> Preprocessing:
+    """What an ONNX file says of its pictures, or what is given beside it.
+
+    Raises:
+        InputError: as `given_preprocessing`, or the file itself says what is given.
+    """
+    if file.own is None:
+        return given_preprocessing(options, file.image_size)
+    refuse_given(options)
+    return file.own.record.preprocessing
 
 
 def refuse_given(options: ModelOptions) -> None:

@@ -156,6 +156,20 @@ def test_only_what_align_wrote_is_replaced_and_only_when_asked_for(
         align(_options(photos, other, detector, overwrite=True))
 
 
+def test_a_link_as_output_stays_and_what_it_leads_to_is_made(
+    photos: Path, tmp_path: Path, detector: Detector
+) -> None:
+    out, disk = tmp_path / "faces", tmp_path / "disk"
+    disk.mkdir()
+    out.symlink_to(disk / "faces")
+    for overwrite in (False, True):
+        align(_options(photos, out, detector, overwrite=overwrite))
+        assert out.is_symlink()
+        assert "anna/one.png" in _files(disk / "faces")
+        assert [path.name for path in disk.iterdir()] == ["faces"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["disk", "faces", photos.name]
+
+
 def test_no_face_at_all_is_a_failed_job_and_other_options_do_not_go_on(
     tmp_path: Path, detector: Detector
 ) -> None:

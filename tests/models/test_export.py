@@ -12,6 +12,7 @@ import torch
 from faceidx.errors import InputError, JobError
 from faceidx.images.preprocess import Preprocessing
 from faceidx.models import export as module
+from faceidx.models.about import describe
 from faceidx.models.export import CLASSES, INPUT, OPSET, OUTPUT, ExportOptions, export
 from faceidx.models.file import ModelFile, read_model, write_model
 from faceidx.models.open import ModelOptions, model_shape, open_model
@@ -112,6 +113,10 @@ def test_the_classifier_goes_along_as_a_second_output(
     assert exported.class_names == ["a", "b", "c"]
     np.testing.assert_array_equal(exported.classify(embeddings), model.classify(embeddings))
     assert not caplog.text
+    ours, theirs = (describe(ModelOptions(path=p)) for p in (tmp_path / "m.safetensors", out))
+    same = ("arch", "embedding_dim", "fingerprint", "fingerprint_flip", "classes", "head")
+    assert {name: theirs[name] for name in same} == {name: ours[name] for name in same}
+    assert theirs["head"] == {"loss": loss, "scale": 8.0}
 
 
 def test_a_classifier_that_a_tool_has_changed_counts_as_none(
