@@ -40,12 +40,18 @@ LEAST_COSINE = 0.999
 _SHARE, _FEWEST, _MOST = 32, 4, 64
 # Below so many pictures measuring takes longer than it can save.
 _WORTH_MEASURING = 5000
+# Seconds for a rate that decides nothing but how the work is shared out.
+_GLANCE = 0.2
 # What it takes to compile and to try it, and what that gains, on two cores (benchmarks/results.md):
 # to tell whether it is worth trying where it was not measured yet. By torch for an iresnet50; as
 # oneDNN's graph, which small networks gain from, for a MobileFaceNet. On a GPU it gains more, as
-# what lies between the convolutions is bound by memory there; so much is a guess.
+# what lies between the convolutions is bound by memory there; so much is a guess. Half of what it
+# takes there is counted, since it is paid once for all models of an architecture.
 _COMPILING: dict[Compiled, tuple[float, float]] = {True: (45.0, 1.15), "onednn": (6.0, 1.2)}
-_COMPILING_ON_GPU = (30.0, 1.5)
+_COMPILING_ON_GPU = (15.0, 1.5)
+# What took longer to compile may be much sooner there the next time, but for importing the
+# compiler: torch keeps what it has compiled.
+_KEPT_FROM, _IMPORTING = 10.0, 3.0
 
 
 def choose_model(
@@ -95,7 +101,7 @@ def choose_model(
         model = trial.built(ways[0])
         model.fidelity = trial.fidelity(ways[0])
         if device.startswith("cuda") and images >= _WORTH_MEASURING:
-            model.rate = rate_of(model, trial.sample)
+            model.rate = rate_of(model, trial.sample, longest=_GLANCE)
         return model
     key = machine_key(exact.weights, exact.preprocessing, device=device)
     known = recall(key) if remember else {}
@@ -106,7 +112,9 @@ def choose_model(
                 trial.measure([way], known)
         if remember and trial.news:
             keep(key, known)
-    model = trial.choose(_ordered(ways, known, images), may_be_untrue=options.precision != "auto")
+    model = trial.choose(
+        _ordered(ways, known, images, trial), may_be_untrue=options.precision != "auto"
+    )
     if measured := known.get(str(natural(model))):
         model.rate = measured.rate
     return model
@@ -135,16 +143,31 @@ class _Trials:
 
     def built(self, way: Way) -> FaceModel:
         if way not in self._models:
-            began = time.perf_counter()
-            self._models[way] = build(
-                self.exact,
-                way,
-                device=self.device,
-                batch_size=self.batch_size,
-                sample=self.sample,
-            )
-            self._seconds[way] = time.perf_counter() - began
+            self._models[way], self._seconds[way] = self._build(way)
         return self._models[way]
+
+    def is_built(self, way: Way) -> bool:
+        """Whether the time to build it is spent already."""
+        return way in self._models
+
+    def _build(self, way: Way) -> tuple[FaceModel, float]:
+        began = time.perf_counter()
+        model = build(
+            self.exact,
+            way,
+            device=self.device,
+            batch_size=self.batch_size,
+            sample=self.sample,
+        )
+        return model, time.perf_counter() - began
+
+    def _seconds_later(self, way: Way) -> float:
+        """What it takes to build a way when that was done before on this machine."""
+        first = self._seconds[way]
+        if way.compiled is not True or first < _KEPT_FROM:
+            return first
+        _, again = self._build(way)
+        return min(first, again + _IMPORTING)
 
     def fidelity(self, way: Way) -> Fidelity | None:
         """How true a way is to float32; None for float32 itself, or where nothing can be said."""
@@ -180,7 +203,7 @@ class _Trials:
                 )
             )
         rate = rate_of(self.built(way), self.sample, enough=enough)
-        return Measured(rate=rate, seconds=self._seconds[way])
+        return Measured(rate=rate, seconds=self._seconds_later(way))
 
     def choose(self, ways: list[Way], *, may_be_untrue: bool) -> FaceModel:
         """The first way that can be built and is true to float32.
@@ -257,12 +280,14 @@ def _compiling_pays(way: Way, known: dict[str, Measured], images: int, device: s
     return images / hoped + seconds < images / fastest
 
 
-def _ordered(ways: list[Way], known: dict[str, Measured], images: int) -> list[Way]:
+def _ordered(ways: list[Way], known: dict[str, Measured], images: int, trial: _Trials) -> list[Way]:
     """Ways by when they have all pictures done; those not measured as they were, compiled last."""
 
     def done(way: Way) -> float:
         measured = known.get(str(way))
-        return math.inf if measured is None else measured.seconds + images / measured.rate
+        if measured is None:
+            return math.inf
+        return images / measured.rate + (0.0 if trial.is_built(way) else measured.seconds)
 
     def is_open(way: Way) -> bool:
         untried = CLOSED if way.compiled == "onednn" else None  # it may crash

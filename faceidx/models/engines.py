@@ -93,7 +93,9 @@ def fast_precisions(device: str) -> list[str]:
     import torch
 
     if device != "cpu":
-        return ["bf16"] if torch.cuda.is_bf16_supported(including_emulation=False) else ["fp16"]
+        with torch.cuda.device(device):  # cards may differ, and it is the current one that is asked
+            bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ["bf16"] if bf16 else ["fp16"]
     return ["bf16"] if _BF16_WORDS & set(processor().split()) else []
 
 

@@ -41,11 +41,14 @@ class Trial:
     """As in `rate_of`."""
 
 
-def rate_of(model: FaceModel, sample: np.ndarray, *, enough: float = 0.0) -> float:
+def rate_of(
+    model: FaceModel, sample: np.ndarray, *, enough: float = 0.0, longest: float = _SECONDS
+) -> float:
     """Images/s of a model; of one that is slower than `enough`, only roughly.
 
     Args:
         sample: (N, H, W, 3) uint8 RGB of the model's input size, taken again and again.
+        longest: seconds in which to do so.
     """
     # A GPU takes as long for half a batch where its kernels were settled for a whole one.
     whole = model.device.startswith("cuda")
@@ -59,7 +62,7 @@ def rate_of(model: FaceModel, sample: np.ndarray, *, enough: float = 0.0) -> flo
         best, spent = min(best, seconds), spent + seconds
         # The first run sets things up, and is no measurement of any but a slow model.
         slow = count / best < (enough if run else enough / 2)
-        if slow or (run and spent > _SECONDS):
+        if slow or (run and spent > longest):
             break
     return count / best
 

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 CHUNK = 8
 _GPU_BATCH = 256
 _MOST_COMPILED = 64
+_CODE_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # A batch norm's own numbers are few and span many magnitudes: they stay in float32, which torch's
 # batch norms take along with inputs of half the precision.
@@ -261,6 +262,13 @@ def _one_thread_a_core() -> ThreadPoolExecutor:
 
 
 def keep_compiled_code() -> None:
-    """Have torch keep what it compiles in the user's own cache folder, not in a shared one."""
-    if folder := cache_folder():
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "torch"))
+    """Have torch keep what it compiles, and load it from, the user's own cache folder.
+
+    Its own choice is a folder of a known name in the one for temporary files, which all share; it
+    is noted in the environment as soon as a part of torch's compiler is imported.
+    """
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    chosen = os.environ.get(_CODE_FOLDER, default_cache_dir())
+    if chosen == default_cache_dir() and (folder := cache_folder()):
+        os.environ[_CODE_FOLDER] = str(folder / "torch")

@@ -54,7 +54,7 @@ class _Machine:
         model.engine, model.precision, model.compiled = way.engine, way.precision, way.compiled
         return model
 
-    def _rate(self, model: FaceModel, sample: np.ndarray, enough: float) -> float:
+    def _rate(self, model: FaceModel, sample: np.ndarray, enough: float, **_: Any) -> float:
         assert len(sample)
         way = str(Way(engine=model.engine, precision=model.precision, compiled=model.compiled))
         self.measured.append(way)
@@ -148,6 +148,29 @@ def test_the_time_to_compile_counts_in_the_choice(
     assert machine.choice(60_000) == "torch bf16"
     assert machine.choice(80_000) == "torch bf16 compiled"
     assert machine.measured == []
+
+
+def test_what_torch_has_compiled_counts_as_it_does_the_next_time(
+    machine: _Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    took = iter([50.0, 4.0])  # anew, and of what is kept
+    clock = 0.0
+
+    def build(_: FaceModel, way: Way, **__: Any) -> FaceModel:
+        nonlocal clock
+        clock += next(took) if way.compiled is True else 0.0
+        return machine._build(_, way)
+
+    monkeypatch.setattr(choose, "build", build)
+    monkeypatch.setattr(choose.time, "perf_counter", lambda: clock)
+    machine.broken = {_GRAPH}
+    # 50 s are spent when it is chosen, whatever comes of it.
+    assert machine.choice(500_000) == "torch bf16 compiled"
+    key = choose.machine_key("0" * 64, FakeModel().preprocessing, device="cpu")
+    assert choose.recall(key)["torch bf16 compiled"].seconds == 4.0 + choose._IMPORTING
+    took = iter([4.0])
+    assert machine.choice(6000) == "torch bf16 compiled"  # gains 8.6 s
+    assert machine.choice(4000) == "torch bf16"
 
 
 def test_a_precision_that_is_not_true_is_never_chosen_but_obeyed(machine: _Machine) -> None:

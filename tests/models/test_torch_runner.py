@@ -119,6 +119,23 @@ def test_many_networks_are_compiled_and_beyond_torchs_limit_it_is_said(
     assert "torch runs the model uncompiled" in caplog.text
 
 
+def test_a_folder_that_torch_chose_for_compiled_code_is_not_used_and_one_of_the_users_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is put back afterwards
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    cache_dir()  # as an import of torch._dynamo does
+    assert "TORCHINDUCTOR_CACHE_DIR" in os.environ
+    torch_runner.keep_compiled_code()
+    assert cache_dir() == str(tmp_path / "faceidx" / "torch")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "own"))
+    torch_runner.keep_compiled_code()
+    assert cache_dir() == str(tmp_path / "own")
+
+
 def test_compiled_code_is_kept_for_the_owner_and_fits_every_count(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
