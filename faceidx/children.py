@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import Pipe
@@ -70,6 +71,10 @@ class Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()
+
+    def leave(self) -> None:
+        """Have the process end, which is waited for beside what comes next."""
+        threading.Thread(target=self.end, name="end").start()
 
 
 @contextmanager

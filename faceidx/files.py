@@ -10,6 +10,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +22,7 @@ _TEMPORARY = ".faceidx-tmp-"
 _TOKEN = 12
 _TAIL = 80
 _HASH = 16
+_REMOVERS = 8
 
 
 def refuse_existing(path: Path, *, overwrite: bool, way_out: str = "--overwrite") -> None:
@@ -152,12 +154,19 @@ def remove_folder(folder: Path, *, beside: Path) -> None:
         beside: in the same folder; what a kill leaves goes with its leftovers.
     """
     if folder.is_symlink():  # to where there is more room
-        shutil.rmtree(folder.resolve(), ignore_errors=True)
+        _delete(folder.resolve())
         folder.unlink()
         return
     aside = _beside(beside)
     folder.rename(aside)
-    shutil.rmtree(aside, ignore_errors=True)
+    _delete(aside)
+
+
+def _delete(folder: Path) -> None:
+    """Delete a folder with all that is in it, as far as that can be."""
+    with ThreadPoolExecutor(_REMOVERS) as removers:  # a large file takes a while
+        removers.map(os.unlink, list(folder.iterdir()))  # it is not asked what became of each
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_leftovers(path: Path) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Bytes between two flushes to the disk: what a system has gathered of a long job when that ends
 # would take seconds then.
-_FLUSH = 256 << 20
+_FLUSH = 64 << 20
 
 
 class NewHdf5(h5py.File):

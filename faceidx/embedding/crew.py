@@ -19,8 +19,8 @@ from typing import Any
 from faceidx.children import Child
 from faceidx.embedding.batches import Part
 from faceidx.embedding.pipeline import PipelineOptions, Waiting, embed_parts
-from faceidx.embedding.roll import Made, Named, News
-from faceidx.embedding.shards import Committer, counts_of, find_shard, name_shard
+from faceidx.embedding.roll import Named, News
+from faceidx.embedding.shards import Committer, find_shard, name_shard
 from faceidx.embedding.store import Origin
 from faceidx.errors import FaceidxError, JobError
 from faceidx.images.workers import usable_cores
@@ -164,7 +164,7 @@ def _drive(member: Member, parts: SharedParts, report: Report) -> Waiting:
         code = member.child.end()
         raise JobError(f"{member.name} died ({code}); the same command goes on") from None
     finally:
-        member.child.end()
+        member.child.leave()
 
 
 def _raise_last_words(member: Member) -> None:
@@ -245,7 +245,8 @@ def make(
 
     Args:
         waiting: gets what decoding, the model and writing took.
-        report: called for each part when it is named, and for each shard when it is made.
+        report: called for each part when it is named, and for each shard when it is committed; by
+            any thread.
     """
 
     def missing() -> Iterator[Part]:
@@ -265,9 +266,8 @@ def make(
             if condition != "whole":
                 yield named
 
-    with Committer(job.origin, job.dtype, waiting) as committer:
+    with Committer(job.origin, job.dtype, waiting, report) as committer:
         for part, embedded in embed_parts(
             missing(), model, job.pipeline, total=job.total, waiting=waiting, progress=progress
         ):
             committer.commit(part, embedded)
-            report(Made(pictures=len(part.pictures), counts=counts_of(embedded)))

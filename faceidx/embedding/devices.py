@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,9 @@ from faceidx.embedding.crew import (
 from faceidx.embedding.feeders import make_by_feeders
 from faceidx.embedding.pipeline import Waiting
 from faceidx.models.open import ModelOptions, open_model
+
+# How the driver is told which GPUs a process may see: by number or by name.
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +54,29 @@ def make_on(
         FaceidxError: what went wrong in a process.
     """
     job = replace(job, pipeline=split_cores(job.pipeline, len(devices)))
-    members = [
-        Member(
-            f"the process on {device}",
-            Child("faceidx.embedding.devices", "serve"),
-            _DeviceJob(job=job, model=replace(model, device=device), feeders=feeders),
-        )
-        for device in devices
-    ]
+    members = []
+    for device in devices:
+        environment, there = seen_alone(device)
+        child = Child("faceidx.embedding.devices", "serve", environment=environment)
+        given = _DeviceJob(job=job, model=replace(model, device=there), feeders=feeders)
+        members.append(Member(f"the process on {device}", child, given))
     run_crew(members, parts, waiting=waiting, report=report)
+
+
+def seen_alone(device: str) -> tuple[dict[str, str], str]:
+    """The environment of a process that sees one GPU of several, and what it is called there.
+
+    It is the first one there, as it is where one alone is used: torch finds what it has compiled by
+    the number of the GPU too. And nothing of the process gets onto another.
+    """
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not number:
+        return {}, device
+    seen = os.environ.get(_VISIBLE, "")
+    names = [name.strip() for name in seen.split(",")] if seen else []
+    if names and int(number) >= len(names):
+        return {}, device
+    return {_VISIBLE: names[int(number)] if names else number}, "cuda"
 
 
 def serve(descriptor: int) -> None:

@@ -40,7 +40,7 @@ class MergeAhead:
         expected: int,
         attributes: Mapping[str, str],
     ) -> None:
-        self._out = out
+        self._out, self._finished = out, False
         self._child = Child("faceidx.embedding.merge_ahead", "serve")
         facts = {"dtype": dtype, "expected": expected, "attributes": attributes}
         self._child.connection.send((out.absolute(), origin, facts))
@@ -49,7 +49,10 @@ class MergeAhead:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._child.end()
+        if self._finished:
+            self._child.leave()
+        else:
+            self._child.end()
 
     def follow(self, shard: Path) -> None:
         """Name the next shard, in the order of keys, whether it is there yet or not."""
@@ -75,6 +78,7 @@ class MergeAhead:
             ) from None
         if isinstance(last, FaceidxError):
             raise last
+        self._finished = True
 
 
 def serve(descriptor: int) -> None:

@@ -14,7 +14,7 @@ import logging
 import os
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from typing import Any
 
 from faceidx.embedding.batches import Part
 from faceidx.embedding.pipeline import Embedded, Waiting
-from faceidx.embedding.roll import Condition, Counts
+from faceidx.embedding.roll import Condition, Counts, Made
 from faceidx.embedding.store import Column, EmbeddingFile, Left, Origin, write_embeddings
 from faceidx.errors import InputError
 from faceidx.files import FOLDER_MODE, is_temporary, remove_folder, whole_file
@@ -36,10 +36,12 @@ logger = logging.getLogger(__name__)
 # last batch that is not full.
 SHARD_SIZE = 2048
 # Seconds that a shard may take; a fast device makes larger ones.
-_SECONDS, _LARGER = 0.25, 4
-# No shard is larger than this many times the average; one in seven would be. Where several
-# processes make shards, all wait for the one that is last.
+_SECONDS, _LARGER = 0.25, 8
+# No shard is larger than this many times the average; one in seven would be. Where they are larger,
+# several processes may make them, and all wait for the one that is last: there none is larger than
+# such a share of the pictures that are left, nor smaller than so many for that.
 _LARGEST = 2
+_SHARE_LEFT, _SMALLEST = 12, 1024
 _JOB = "job.json"
 _TOLD_FIRST = ("images", "model")
 CREATED = "created"
@@ -187,10 +189,21 @@ def split_into_shards(pictures: Sequence[Picture], size: int | None = None) -> I
     """
     size = size or SHARD_SIZE
     begin = number = 0
+    most = _most(size, len(pictures))
     for end, key in enumerate(keys_of(pictures), start=1):
-        if zlib.crc32(key) % size == 0 or end - begin == _LARGEST * size or end == len(pictures):
+        if zlib.crc32(key) % size == 0 or end - begin == most or end == len(pictures):
             yield Part(pictures=pictures[begin:end], number=number)
             begin, number = end, number + 1
+            most = _most(size, len(pictures) - begin)
+
+
+def _most(size: int, left: int) -> int:
+    """Pictures that the next shard may hold, of shards of an average size, with so many left."""
+    if size <= SHARD_SIZE:
+        return _LARGEST * size
+    # By powers of two: whole batches, and the same where a picture comes or goes.
+    share = 1 << (left // _SHARE_LEFT).bit_length() >> 1
+    return min(_LARGEST * size, max(_SMALLEST, share))
 
 
 def name_shard(folder: Path, part: Part) -> Part:
@@ -225,10 +238,18 @@ def write_shard(path: Path, embedded: Embedded, origin: Origin, dtype: str) -> N
 
 
 class Committer:
-    """Writes shards in a thread of its own, one at a time. A context manager."""
+    """Writes shards in a thread of its own, one at a time. A context manager.
 
-    def __init__(self, origin: Origin, dtype: str, waiting: Waiting) -> None:
+    Args:
+        waiting: gets what was waited for them.
+        report: called in that thread for each when it is committed.
+    """
+
+    def __init__(
+        self, origin: Origin, dtype: str, waiting: Waiting, report: Callable[[Made], None]
+    ) -> None:
         self._origin, self._dtype, self._waiting = origin, dtype, waiting
+        self._report = report
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._running: Future[None] | None = None
 
@@ -242,11 +263,13 @@ class Committer:
 
     def commit(self, part: Part, embedded: Embedded) -> None:
         """Begin to write a shard, when the one before is written."""
-        assert part.path is not None
         self._wait()
-        self._running = self._thread.submit(
-            write_shard, part.path, embedded, self._origin, self._dtype
-        )
+        self._running = self._thread.submit(self._write, part, embedded)
+
+    def _write(self, part: Part, embedded: Embedded) -> None:
+        assert part.path is not None
+        write_shard(part.path, embedded, self._origin, self._dtype)
+        self._report(Made(pictures=len(part.pictures), counts=counts_of(embedded)))
 
     def _wait(self) -> None:
         began = time.monotonic()

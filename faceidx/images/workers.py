@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -84,6 +85,8 @@ class Workers:
                 waiting.append((part, self._threads.submit(_faces_of, alone, prepare)))
             return bool(part)
 
+        for _ in range(at_once):  # while it is told what the pictures are
+            self._threads.submit(_start_one)
         while len(waiting) < depth and submit():
             continue
         while waiting:
@@ -204,6 +207,12 @@ def _take() -> _Worker:
         except _KilledError:  # as the system kills decoders first where memory runs out
             time.sleep(_SECONDS_TO_START_AGAIN)
     return _Worker()
+
+
+def _start_one() -> None:
+    """Have one ready; whether there can be one is seen when it is needed."""
+    with suppress(JobError):
+        _give_back(_take())
 
 
 def _give_back(worker: _Worker) -> None:

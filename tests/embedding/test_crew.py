@@ -84,6 +84,32 @@ def test_a_gpu_faster_than_a_process_is_fed_by_several(
 
 
 @pytest.mark.parametrize(
+    ("visible", "device", "expected"),
+    [
+        (None, "cuda:2", ("2", "cuda")),
+        ("", "cuda:2", ("2", "cuda")),
+        ("3, 5", "cuda:1", ("5", "cuda")),
+        ("GPU-8932f937,GPU-7a1", "cuda:1", ("GPU-7a1", "cuda")),
+        ("3", "cuda:1", (None, "cuda:1")),  # whatever that may be
+        ("3", "cuda", (None, "cuda")),
+        ("3", "cpu", (None, "cpu")),
+    ],
+)
+def test_a_process_on_one_of_several_gpus_sees_that_one_alone(
+    monkeypatch: pytest.MonkeyPatch,
+    visible: str | None,
+    device: str,
+    expected: tuple[str | None, str],
+) -> None:
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    environment, there = devices.seen_alone(device)
+    assert (environment.get("CUDA_VISIBLE_DEVICES"), there) == expected
+
+
+@pytest.mark.parametrize(
     ("crew", "flip"), [(name, number == 1) for number, name in enumerate(_CREWS)]
 )
 def test_several_processes_give_what_one_gives(
@@ -115,7 +141,7 @@ def test_what_goes_wrong_in_a_process_is_the_error_of_the_job(
     many: Path, fake_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _as_crew(monkeypatch, ["cpu", "cuda:99"], 1)
-    with pytest.raises(InputError, match="--device cuda:99"):
+    with pytest.raises(InputError, match="--device cuda: torch finds no GPU here"):
         embed(_options(many, tmp_path / "two.h5", fake_model_file))
     monkeypatch.undo()
     assert embed(_options(many, tmp_path / "two.h5", fake_model_file))["embedded"] == 40
@@ -175,6 +201,28 @@ def test_a_process_that_is_killed_is_a_failed_job_that_can_go_on(
         with pytest.raises(JobError, match=f"{who} died .*the same command goes on"):
             embed(_options(many, tmp_path / "two.h5", fake_model_file))
     assert embed(_options(many, tmp_path / "two.h5", fake_model_file))["embedded"] == 40
+
+
+def test_large_shards_are_smaller_towards_the_end_and_stay_where_a_picture_comes() -> None:
+    size = shards.shard_size(1e6)
+    keys = [f"{number:06}" for number in range(400_000)]
+
+    def ends(keys: list[str]) -> tuple[list[str], list[int]]:
+        pictures = [Picture(key, "", Path(key)) for key in keys]
+        parts = list(shards.split_into_shards(pictures, size))
+        assert [part.number for part in parts] == list(range(len(parts)))
+        counts = [len(part.pictures) for part in parts]
+        assert sum(counts) == len(keys)
+        return [part.pictures[-1].key for part in parts], counts
+
+    before, counts = ends(keys)
+    assert max(counts) <= 2 * size
+    left = len(keys)
+    for pictures in counts:
+        assert pictures <= max(1024, left // 12)
+        left -= pictures
+    after, _ = ends([*keys[:200_000], "200000a", *keys[200_000:]])
+    assert len(set(before) - set(after)) < len(before) / 4
 
 
 def test_shards_grow_with_the_rate_and_stay_as_they_were_begun(
