@@ -52,8 +52,12 @@ class GpuLane:
             if fixed:
                 self._run = self._captured(run)
 
-    def begin(self, pictures: np.ndarray) -> Callable[[], np.ndarray]:
-        """Begin a batch of (n, H, W, 3) uint8; what is returned waits for its (n, D) float32."""
+    def begin(self, pictures: np.ndarray, *, flip: bool = False) -> Callable[[], np.ndarray]:
+        """Begin a batch of (n, H, W, 3) uint8; what is returned waits for its (n, D) float32.
+
+        Args:
+            flip: add what the mirror images give; they are made on the device.
+        """
         count = len(pictures)
         slot = self._free.pop() if self._free else _Slot(self._shape, self._device)
         slot.pixels[:count] = pictures
@@ -64,7 +68,7 @@ class GpuLane:
                 slot.copied.record()
             with torch.cuda.stream(self._computing):
                 self._computing.wait_event(slot.copied)
-                slot.take(self._run(slot.staged[:there]))
+                slot.take(self._rows(slot.staged[:there], flip=flip))
                 slot.done.record()
 
         def wait() -> np.ndarray:
@@ -73,6 +77,13 @@ class GpuLane:
             return rows
 
         return wait
+
+    def _rows(self, staged: torch.Tensor, *, flip: bool) -> torch.Tensor:
+        rows = self._run(staged)
+        if not flip:
+            return rows
+        first = rows.clone()  # a graph writes into the same memory again
+        return first + self._run(staged.flip(2))
 
     def _captured(
         self, run: Callable[[torch.Tensor], torch.Tensor]

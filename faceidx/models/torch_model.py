@@ -14,7 +14,7 @@ from torch import nn
 from faceidx.errors import InputError
 from faceidx.images.keys import escape_key
 from faceidx.images.preprocess import Preprocessing
-from faceidx.models.face_model import FaceModel, mirror
+from faceidx.models.face_model import FaceModel
 from faceidx.models.file import ModelFile, backbone_digest
 from faceidx.models.record import Head
 from faceidx.models.registry import create_backbone
@@ -33,11 +33,7 @@ class TorchModel(FaceModel):
         return self.runner(pictures)
 
     def begin(self, pictures: np.ndarray, *, flip: bool = False) -> Callable[[], np.ndarray]:
-        rows = self.runner.begin(pictures)
-        if not flip:
-            return rows
-        mirrored = self.runner.begin(mirror(pictures))
-        return lambda: rows() + mirrored()
+        return self.runner.begin(pictures, flip=flip)
 
 
 def load_torch_model(content: ModelFile, path: Path, *, device: str) -> TorchModel:

@@ -23,7 +23,7 @@ from torch import nn
 
 from faceidx.files import cache_folder
 from faceidx.images.preprocess import Preprocessing
-from faceidx.models.face_model import Compiled
+from faceidx.models.face_model import Compiled, mirror
 from faceidx.models.folding import fold_norms
 from faceidx.models.fusing import fuse_convolutions
 from faceidx.models.gpu_lane import GpuLane
@@ -92,13 +92,24 @@ class Runner:
             return self.begin(pictures)()
         return np.concatenate([self._lane.begin(part)() for part in self._parts(pictures)])
 
-    def begin(self, pictures: np.ndarray) -> Callable[[], np.ndarray]:
-        """As a call that returns at once; what it returns waits for the rows."""
+    def begin(self, pictures: np.ndarray, *, flip: bool = False) -> Callable[[], np.ndarray]:
+        """As a call that returns at once; what it returns waits for the rows.
+
+        Args:
+            flip: add those of the mirror images.
+        """
+        if self._lane is not None and len(pictures) <= self._chunk:
+            return self._lane.begin(pictures, flip=flip)
+        rows = self._begun(pictures)
+        if not flip:
+            return rows
+        mirrored = self._begun(mirror(pictures))
+        return lambda: rows() + mirrored()
+
+    def _begun(self, pictures: np.ndarray) -> Callable[[], np.ndarray]:
         if self._pool is not None:
             chunks = [self._pool.submit(self._rows, part) for part in self._parts(pictures)]
             return lambda: np.concatenate([chunk.result() for chunk in chunks])
-        if self._lane is not None and len(pictures) <= self._chunk:
-            return self._lane.begin(pictures)
         rows = self(pictures)
         return lambda: rows
 

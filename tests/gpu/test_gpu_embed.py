@@ -16,7 +16,7 @@ from faceidx.embedding.embed import EmbedOptions, embed
 from faceidx.embedding.making import Crew
 from faceidx.embedding.pipeline import PipelineOptions
 from faceidx.images.preprocess import Preprocessing
-from faceidx.models.face_model import normalize
+from faceidx.models.face_model import mirror, normalize
 from faceidx.models.open import ModelOptions
 from faceidx.models.registry import create_backbone
 from faceidx.models.torch_runner import Runner
@@ -79,6 +79,15 @@ def test_batches_in_flight_at_once_are_told_apart(network: nn.Module, compiled: 
         found = {place: begun[place]() for place in order}
         for place, rows in enumerate(alone):
             np.testing.assert_array_equal(found[place], rows)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_mirror_images_are_made_on_the_card(network: nn.Module, compiled: bool) -> None:
+    runner = _runner(network, "cuda", "bf16", compiled=compiled)
+    for count in (_BATCH, 5, 2 * _BATCH + 1):
+        batch = _pictures(count)
+        found = runner.begin(batch, flip=True)()
+        np.testing.assert_array_equal(found, runner(batch) + runner(mirror(batch)))
 
 
 def test_the_command_embeds_what_it_embeds_on_the_cpu(
