@@ -24,7 +24,7 @@ from faceidx.errors import JobError
 
 # Records that are sorted, or kept, in memory: some 70 MB as names go, and a bound for long ones. To
 # write, merge and write again takes as long as to find them, which a fast GPU would wait for.
-RUN = 1_000_000
+RUN = 1 << 20
 _RUN_BYTES = 1 << 25
 # Records that are taken in, or written, at once.
 _PART = 1024
