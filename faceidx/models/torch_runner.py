@@ -280,6 +280,8 @@ def keep_compiled_code() -> None:
     """
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
+    # It says that a machine with CUDA's compiler has no GPU, which the user knows.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     chosen = os.environ.get(_CODE_FOLDER, default_cache_dir())
     if chosen == default_cache_dir() and (folder := cache_folder()):
         os.environ[_CODE_FOLDER] = str(folder / "torch")
