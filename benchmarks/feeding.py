@@ -189,7 +189,7 @@ def hollow(links: Path, wanted: ModelOptions, count: int, rate: float) -> None:
 
     def parts() -> Iterator[Part]:
         while time.monotonic() < device.began + SECONDS or not device.began:
-            yield from split_into_shards(pictures, shard_size(rate))
+            yield from split_into_shards(pictures, shard_size("cuda", rate))
 
     def report(news: Named | Made) -> None:
         nonlocal made

@@ -156,6 +156,21 @@ def device_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
+def take_device(command: click.Command) -> None:
+    """Have a command, or all of a group, take `--device` where it has no use for one.
+
+    So scripts and files of options can give it to all. It stays out of the help.
+    """
+    if isinstance(command, click.Group):
+        for one in command.commands.values():
+            take_device(one)
+    elif all(param.name != "device" for param in command.params):
+        hidden = click.Option(
+            ["--device"], expose_value=False, hidden=True, callback=_check_device, default="auto"
+        )
+        command.params.append(hidden)
+
+
 def seed_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--seed`."""
     return click.option(

@@ -34,9 +34,9 @@ logger = logging.getLogger(__name__)
 
 # Pictures a shard, on average: what an interruption can cost, against the price of a file and of a
 # last batch that is not full.
-SHARD_SIZE = 2048
-# Seconds that a shard may take; a fast device makes larger ones.
-_SECONDS, _LARGER = 0.25, 8
+SHARD_SIZE = 512
+# On a GPU shards are so many times as large, and larger where one takes less than some seconds.
+_ON_GPU, _ON_FAST_GPU, _SECONDS = 4, 32, 0.25
 # No shard is larger than this many times the average; one in seven would be. Where they are larger,
 # several processes may make them, and all wait for the one that is last: there none is larger than
 # such a share of the pictures that are left, nor smaller than so many for that.
@@ -172,10 +172,15 @@ def _is_there(path: object) -> bool:
     return isinstance(path, str) and os.path.lexists(unescape_key(path))
 
 
-def shard_size(rate: float | None) -> int:
-    """Pictures a shard, for a model of so many pictures a second."""
-    larger = rate is not None and rate * _SECONDS > SHARD_SIZE
-    return SHARD_SIZE * _LARGER if larger else SHARD_SIZE
+def shard_size(device: str, rate: float | None) -> int:
+    """Pictures a shard, for a model of so many pictures a second.
+
+    On a CPU, where rates vary, always the same: a run that is measured anew makes the same shards.
+    """
+    if not device.startswith("cuda"):
+        return SHARD_SIZE
+    fast = rate is not None and rate * _SECONDS > SHARD_SIZE * _ON_GPU
+    return SHARD_SIZE * (_ON_FAST_GPU if fast else _ON_GPU)
 
 
 def split_into_shards(pictures: Sequence[Picture], size: int | None = None) -> Iterator[Part]:

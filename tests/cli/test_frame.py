@@ -259,6 +259,15 @@ def test_a_terminal_gets_a_bar_without_markup_or_controls_of_names(
     assert "\x1b]0;title" not in shown
 
 
+def test_every_command_takes_a_device(run_cli: RunCli) -> None:
+    words = ["index info", "index build", "models list", "models info", "align", "cluster", "embed"]
+    for word in words:
+        _, said = run_cli(*word.split(), "--device", "gpu7", code=2)
+        assert "'gpu7' is none of auto, cpu, cuda" in said
+        assert "such option" not in run_cli.ended(*word.split(), "--device", "cpu").stderr
+    run_cli("models", "list", "--device", "cpu")
+
+
 # --- --config ----------------------------------------------------------------------------------
 
 _OPTIONS = (

@@ -204,7 +204,7 @@ def test_a_process_that_is_killed_is_a_failed_job_that_can_go_on(
 
 
 def test_large_shards_are_smaller_towards_the_end_and_stay_where_a_picture_comes() -> None:
-    size = shards.shard_size(1e6)
+    size = shards.shard_size("cuda", 1e6)
     keys = [f"{number:06}" for number in range(400_000)]
 
     def ends(keys: list[str]) -> tuple[list[str], list[int]]:
@@ -228,9 +228,9 @@ def test_large_shards_are_smaller_towards_the_end_and_stay_where_a_picture_comes
 def test_shards_grow_with_the_rate_and_stay_as_they_were_begun(
     many: Path, fake_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert shards.shard_size(None) == shards.shard_size(1.0) == shards.SHARD_SIZE
-    assert shards.shard_size(1e6) > shards.SHARD_SIZE
-    monkeypatch.setattr(module_of_embed, "shard_size", lambda _: 5)
+    assert shards.shard_size("cpu", None) == shards.shard_size("cpu", 1e6) == shards.SHARD_SIZE
+    assert shards.SHARD_SIZE < shards.shard_size("cuda", 1.0) < shards.shard_size("cuda:1", 1e6)
+    monkeypatch.setattr(module_of_embed, "shard_size", lambda *_: 5)
     options = _options(many, tmp_path / "out.h5", fake_model_file)
     with monkeypatch.context() as patch:
         patch.setattr(module_of_embed, "merge_shards", _interrupted)
