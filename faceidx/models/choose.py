@@ -105,16 +105,17 @@ def choose_model(
         return model
     key = machine_key(exact.weights, exact.preprocessing, device=device)
     known = recall(key) if remember else {}
+    as_told = options.precision != "auto"
+    if not as_told:
+        ways = [way for way in ways if not _known(way, known).untrue]
     if images >= _WORTH_MEASURING:
         trial.measure([way for way in ways if not way.compiled], known)
         for way in ways:
             if way.compiled and _compiling_pays(way, known, images, device):
                 trial.measure([way], known)
-        if remember and trial.news:
-            keep(key, known)
-    model = trial.choose(
-        _ordered(ways, known, images, trial), may_be_untrue=options.precision != "auto"
-    )
+    model = trial.choose(_ordered(ways, known, images, trial), known, may_be_untrue=as_told)
+    if remember and trial.news:
+        keep(key, known)
     if measured := known.get(str(natural(model))):
         model.rate = measured.rate
     return model
@@ -180,14 +181,16 @@ class _Trials:
     def measure(self, ways: list[Way], known: dict[str, Measured]) -> None:
         """Add to `known` how fast each way is, where it is not known yet."""
         for way in ways:
-            if str(way) in known:
+            before = known.get(str(way))
+            if before is not None and (before.rate or before == CLOSED):
                 continue
             best = max((m.rate for m in known.values()), default=0.0)
             try:
-                known[str(way)] = self._measured(way, best / 2)
+                measured = self._measured(way, best / 2)
             except FaceidxError as error:  # a way that is closed here
                 logger.debug("%s: %s", way, error)
                 continue
+            known[str(way)] = replace(measured, untrue=_known(way, known).untrue)
             self.news = True
 
     def _measured(self, way: Way, enough: float) -> Measured:
@@ -205,8 +208,10 @@ class _Trials:
         rate = rate_of(self.built(way), self.sample, enough=enough)
         return Measured(rate=rate, seconds=self._seconds_later(way))
 
-    def choose(self, ways: list[Way], *, may_be_untrue: bool) -> FaceModel:
-        """The first way that can be built and is true to float32.
+    def choose(
+        self, ways: list[Way], known: dict[str, Measured], *, may_be_untrue: bool
+    ) -> FaceModel:
+        """The first way that can be built and is true to float32; those that are not get known.
 
         Raises:
             InputError: none can be built; what the last one says.
@@ -225,6 +230,8 @@ class _Trials:
                 logger.info(
                     "%s is passed over: least cosine %.4f", way, fidelity and fidelity.least
                 )
+                known[str(way)] = replace(_known(way, known), untrue=True)
+                self.news = True
                 continue
             model.fidelity = fidelity
             return model
@@ -266,17 +273,21 @@ def _compilers(
     return [False, "onednn", True] if (device, precision) == ("cpu", "bf16") else [False, True]
 
 
+def _known(way: Way, known: dict[str, Measured]) -> Measured:
+    return known.get(str(way), Measured())
+
+
 def _compiling_pays(way: Way, known: dict[str, Measured], images: int, device: str) -> bool:
     """Whether so many pictures may be done sooner by a way that is to be compiled first."""
     if str(way) in known:
         return False
-    fastest = max((m.rate for m in known.values()), default=0.0)
+    fastest = max((m.rate for m in known.values() if not m.untrue), default=0.0)
     if not fastest:
         return True
-    same = known.get(str(replace(way, compiled=False)))
+    same = _known(replace(way, compiled=False), known)
     on_gpu = device.startswith("cuda")
     seconds, gain = _COMPILING_ON_GPU if on_gpu else _COMPILING[way.compiled]
-    hoped = same.rate * gain if same else fastest
+    hoped = same.rate * gain or fastest
     return images / hoped + seconds < images / fastest
 
 
@@ -284,8 +295,8 @@ def _ordered(ways: list[Way], known: dict[str, Measured], images: int, trial: _T
     """Ways by when they have all pictures done; those not measured as they were, compiled last."""
 
     def done(way: Way) -> float:
-        measured = known.get(str(way))
-        if measured is None:
+        measured = _known(way, known)
+        if not measured.rate:
             return math.inf
         return images / measured.rate + (0.0 if trial.is_built(way) else measured.seconds)
 

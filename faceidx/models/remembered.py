@@ -32,13 +32,15 @@ _MOST = 200
 class Measured:
     """What was measured of one way to run a model."""
 
-    rate: float
-    """Images/s."""
-    seconds: float
+    rate: float = 0.0
+    """Images/s; 0 where that was not measured."""
+    seconds: float = 0.0
     """From the opened model to the first embedding: for the most part, to compile it."""
+    untrue: bool = False
+    """Whether some picture came out too far from float32 to be taken by itself."""
 
 
-CLOSED = Measured(rate=0.0, seconds=0.0)
+CLOSED = Measured()
 """Of a way that cannot be gone here."""
 
 
@@ -47,7 +49,11 @@ def recall(key: str) -> dict[str, Measured]:
     try:
         known = _read()[key]
         return {
-            str(way): Measured(rate=float(m["rate"]), seconds=float(m["seconds"]))
+            str(way): Measured(
+                rate=float(m["rate"]),
+                seconds=float(m["seconds"]),
+                untrue=m.get("untrue") is True,
+            )
             for way, m in known.items()
         }
     except (KeyError, TypeError, ValueError, AttributeError):

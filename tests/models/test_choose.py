@@ -180,6 +180,27 @@ def test_a_precision_that_is_not_true_is_never_chosen_but_obeyed(machine: _Machi
     assert machine.choice(2000, precision="bf16", compiled=False) == "torch bf16"
 
 
+def test_what_was_not_true_once_is_not_tried_again(
+    machine: _Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.noise["torch bf16"] = 0.05
+    machine.broken = {_GRAPH}
+    assert machine.choice(50) == "torch fp32"
+    built: list[str] = []
+    build = machine._build
+    monkeypatch.setattr(
+        choose, "build", lambda exact, way, **k: built.append(str(way)) or build(exact, way, **k)
+    )
+    assert machine.choice(50) == "torch fp32"
+    assert "torch bf16" not in built
+    assert machine.choice(2000) == "torch fp32"
+    assert machine.measured == ["torch fp32"]
+    # What is asked for is measured and taken all the same, and stays what it is.
+    assert machine.choice(2000, precision="bf16") == "torch bf16"
+    assert machine.choice(2000) == "torch fp32"
+    assert machine.choice(1_000_000, precision="bf16") == "torch bf16 compiled"
+
+
 def test_a_way_that_is_closed_is_passed_over_unless_it_is_the_only_one(machine: _Machine) -> None:
     machine.broken = {"torch bf16", "torch bf16 compiled"}
     assert machine.choice(50) == "torch fp32"
