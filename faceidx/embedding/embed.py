@@ -207,7 +207,7 @@ class _Job:
         waiting = Waiting(open=time.monotonic() - began)
         origin = origin_of(model, pipeline)
         if self._base is not None:
-            require_same_origin(options.out, self._base.origin, origin)
+            require_same_origin(options.out, self._base.origin, origin, adding=bool(todo))
         self._shard_size = self._shard_size or shard_size(model.device, model.rate)
         created = open_job(
             self._folder, self._settings(origin, pipeline), overwrite=options.overwrite

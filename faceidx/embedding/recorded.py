@@ -56,14 +56,18 @@ def recorded_fidelity(file: EmbeddingFile) -> Fidelity:
         return ITSELF
 
 
-def require_same_origin(out: Path, before: Origin, now: Origin) -> None:
-    """Raise `InputError` where embeddings cannot be added to a file; warn of what else differs."""
+def require_same_origin(out: Path, before: Origin, now: Origin, *, adding: bool) -> None:
+    """Raise `InputError` where embeddings cannot be added to a file; warn of what else differs.
+
+    Args:
+        adding: whether any are added at all.
+    """
     require_same_fingerprint(before.fingerprint, str(out), now.fingerprint, now.model)
     for name in sorted({*before.preprocessing, *now.preprocessing}):
         was, found = before.preprocessing.get(name), now.preprocessing.get(name)
         if name not in _MAY_CHANGE:
             require_same(out, name, was, found)
-        elif was != found:
+        elif adding and was != found:
             logger.warning("%s was %s, and is %s for what is added", name, was, found)
 
 
