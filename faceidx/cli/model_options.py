@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Named here as well as in the library, which is not loaded for `--help`.
 _PRESETS = ("imagenet", "insightface", "adaface", "facenet")
-_FACTS = ("image_size", "mean", "std", "color", "preset")
+_FACTS = ("image_size", "mean", "std", "color", "preset", "fc")
 
 
 class _Triple(click.ParamType):
@@ -50,6 +50,11 @@ _FOREIGN_OPTIONS = (
     click.option("--std", type=_Triple(), help="Of a foreign model, pixels in 0..1."),
     click.option("--color", type=click.Choice(["rgb", "bgr"]), help="Of a foreign model."),
     click.option("--preset", type=click.Choice(_PRESETS), help="Mean, std, colour and size."),
+    click.option(
+        "--fc",
+        type=click.Choice(["embedding", "classifier"]),
+        help="What the last layer of a torchvision ResNet gives, where its size does not tell.",
+    ),
 )
 
 
@@ -57,18 +62,13 @@ def model_argument(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add MODEL and what a foreign one may need; the command gets one argument `model`."""
 
     @functools.wraps(function)
-    def wrapped(*args: Any, path: Path, fc: str | None, **kwargs: Any) -> Any:
+    def wrapped(*args: Any, path: Path, **kwargs: Any) -> Any:
         from faceidx.models.open import ModelOptions
 
         facts = {name: kwargs.pop(name) for name in _FACTS}
-        return function(*args, model=ModelOptions(path=path, fc=fc, **facts), **kwargs)
+        return function(*args, model=ModelOptions(path=path, **facts), **kwargs)
 
-    last_layer = click.option(
-        "--fc",
-        type=click.Choice(["embedding", "classifier"]),
-        help="What the last layer of a torchvision ResNet gives, where its size does not tell.",
-    )
-    for option in reversed((*_FOREIGN_OPTIONS, last_layer)):
+    for option in reversed(_FOREIGN_OPTIONS):
         wrapped = option(wrapped)
     return click.argument("path", metavar="MODEL", type=FILE)(wrapped)
 

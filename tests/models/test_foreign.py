@@ -125,6 +125,18 @@ def test_a_last_layer_that_may_be_either_is_asked_for(tmp_path: Path) -> None:
     _assert_close(pooled.raw_embed(_pictures()), _embedded(_pooled(18, 632), _pictures()))
 
 
+def test_the_last_layer_is_told_to_every_command_that_takes_a_model(
+    run_cli: RunCli, tmp_path: Path
+) -> None:
+    path, picture = tmp_path / "people.pth", tmp_path / "one.png"
+    torch.save(_torchvision(18, 632).state_dict(), path)
+    draw(picture, seed=1)
+    facts = ("--preset", "imagenet", "--image-size", 32, "--device", "cpu")
+    words = ("embed", picture, "--model", path, *facts, "--out", tmp_path / "one.h5")
+    assert "--fc embedding|classifier" in run_cli(*words, code=2)[1]
+    assert run_cli.json(*words, "--fc", "embedding")["dim"] == 632
+
+
 @pytest.mark.parametrize("dim", [128, 632])
 def test_a_last_layer_behind_dropout_is_one_like_any_other(tmp_path: Path, dim: int) -> None:
     network = _torchvision(18, dim)
