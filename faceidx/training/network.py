@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,6 +18,7 @@ from faceidx.losses.scoring_head import ScoringHead
 from faceidx.losses.sharded import ClassShard, create_shard
 from faceidx.models.file import ModelFile, read_model
 from faceidx.models.hybrid import HybridFace
+from faceidx.models.open import kind_of
 from faceidx.models.record import Head, ModelRecord
 from faceidx.models.registry import create_backbone
 from faceidx.models.torch_model import build_backbone, normalize_pictures
@@ -153,7 +155,7 @@ def settle_stage(options: TrainOptions, identities: set[str]) -> Start:
         return Start(stage="pretrain")
     if options.stage == "pretrain":
         raise InputError("--stage pretrain starts from nothing; drop --from, or give another stage")
-    content = read_model(options.from_model)
+    content = _model_of_ours(options.from_model)
     known = identities & set(content.record.class_names or [])
     has_head = bool(content.head)
     stage = options.stage
@@ -166,6 +168,26 @@ def settle_stage(options: TrainOptions, identities: set[str]) -> Start:
             "give --stage finetune"
         )
     return Start(stage=stage, content=content)
+
+
+def _model_of_ours(path: Path) -> ModelFile:
+    """Read a model to start from.
+
+    Raises:
+        InputError: the file is missing, damaged, or no model that can be trained on.
+    """
+    kind = kind_of(path)
+    if kind == "onnx":
+        raise InputError(
+            f"--from {path}: an ONNX graph cannot be trained on; give the .safetensors file of a "
+            "model that faceidx trained or imported"
+        )
+    if kind == "weights":
+        raise InputError(
+            f"--from {path} holds weights of another project; bring them in by `faceidx models "
+            "import` first"
+        )
+    return read_model(path)
 
 
 def fixed_settings(start: Start, options: TrainOptions) -> dict[str, Any]:

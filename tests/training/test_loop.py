@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from faceidx.errors import InputError, JobError
@@ -23,6 +24,7 @@ from faceidx.progress import Progress
 from faceidx.training import epoch, run_folder
 from faceidx.training.loop import train
 from faceidx.training.recipes import settle_recipe
+from tests.models.onnx_graphs import mean_color_graph
 from tests.training.conftest import metrics, paint_people, quick, same_weights
 
 
@@ -332,6 +334,19 @@ def test_a_model_and_options_that_contradict_it_are_refused(
         train(quick(people, tmp_path / "run", from_model=model, arch="resnet10"))
     with pytest.raises(InputError, match=r"tensors\.safetensors"):
         train(quick(people, tmp_path / "run", from_model=unbroken / "state/tensors.safetensors"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_cannot_be_started_from_is_named_for_what_it_is(people: Path, tmp_path: Path) -> None:
+    saved, graph = tmp_path / "backbone.pth", tmp_path / "net.onnx"
+    torch.save({"weight": torch.zeros(3)}, saved)
+    mean_color_graph(graph)
+    with pytest.raises(InputError, match=r"backbone\.pth holds weights .* `faceidx models import`"):
+        train(quick(people, tmp_path / "run", from_model=saved))
+    with pytest.raises(InputError, match=r"net\.onnx: an ONNX graph cannot be trained on"):
+        train(quick(people, tmp_path / "run", from_model=graph))
+    with pytest.raises(InputError, match=r"none\.safetensors: no such model file"):
+        train(quick(people, tmp_path / "run", from_model=tmp_path / "none.safetensors"))
     assert not (tmp_path / "run").exists()
 
 
