@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,17 @@ def test_a_graph_changed_after_its_record_counts_as_another_model(
     assert changed.fingerprint() != before
     assert changed.preprocessing == _open(out).preprocessing
     assert "was changed after faceidx wrote its record" in caplog.text
+
+
+def test_the_graph_says_which_faceidx_made_it_and_its_record_still_holds(
+    fake_model_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "m.onnx"
+    result = export(ExportOptions(model=ModelOptions(path=fake_model_file), out=out))
+    found = describe(ModelOptions(path=out))
+    assert found["training"]["producer"] == f"faceidx {version('faceidx')}"
+    assert found["fingerprint"] == result["fingerprint"]
+    assert "was changed after" not in caplog.text
 
 
 def test_facts_that_an_exported_graph_records_may_not_be_given(
