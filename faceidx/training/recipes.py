@@ -80,7 +80,7 @@ def settle_recipe(
         raise InputError(f"--ema {recipe.ema}: give a decay from 0 to below 1, such as 0.999")
     if not 0 < recipe.sample_rate <= 1:
         raise InputError(f"--sample-rate {recipe.sample_rate}: give a share above 0, 1 for all")
-    if options.batch_size is None:
+    if options.batch_size is None and "batch_size" not in (own or {}):
         recipe.batch_size = min(recipe.batch_size, max(_SMALL_BATCH, pictures // _LEAST_STEPS))
     return name, recipe
 

@@ -40,6 +40,16 @@ def test_a_recipe_of_the_users_own_says_what_it_likes_and_auto_the_rest(tmp_path
     assert _settled(str(own), arch="resnet18").arch == "resnet18"  # a flag beats the recipe
 
 
+def test_a_batch_is_made_smaller_for_few_pictures_unless_the_user_chose_it(tmp_path: Path) -> None:
+    own = tmp_path / "mine.toml"
+    own.write_text("batch_size = 40")
+    assert _settled("laptop", pictures=550).batch_size == 34
+    assert _settled(str(own), pictures=550).batch_size == 40
+    assert _settled("laptop", pictures=550, batch_size=40).batch_size == 40
+    own.write_text("lr = 0.1")
+    assert _settled(str(own), pictures=550).batch_size == 34
+
+
 def test_scale_and_margin_are_those_of_the_recipes_own_loss(tmp_path: Path) -> None:
     few = _settled("few")
     assert (few.loss, few.scale, few.margin) == ("cosface", 16.0, 0.1)
