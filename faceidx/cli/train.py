@@ -215,6 +215,8 @@ def _summary(result: dict[str, Any]) -> str:
 
 
 def _plan_text(plan: dict[str, Any]) -> str:
+    from faceidx.training.recipes import as_toml
+
     recipe = plan["recipe"]
     rows = [
         ("model", f"{recipe['arch']} at {recipe['image_size']} pixels, {plan['stage']}"),
@@ -241,9 +243,10 @@ def _plan_text(plan: dict[str, Any]) -> str:
             f"some {plan['seconds'] / 60:.1f} minutes ({plan['images_per_second']:.0f} images/s "
             "in the steps timed)",
         ),
-        *((f"recipe: {name}", value) for name, value in recipe.items()),
+        ("recipe", recipe["name"]),
     ]
-    return aligned((name, str(value)) for name, value in rows)
+    table = aligned((name, str(value)) for name, value in rows)
+    return f"{table}\n\n# its settings, as a file for --recipe:\n{as_toml(recipe).rstrip()}"
 
 
 def _auxiliary(result: dict[str, Any]) -> str:

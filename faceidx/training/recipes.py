@@ -9,6 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import tomli_w
+
 from faceidx.errors import InputError
 from faceidx.training.options import Recipe, TrainOptions
 
@@ -83,6 +85,12 @@ def settle_recipe(
     if options.batch_size is None and "batch_size" not in (own or {}):
         recipe.batch_size = min(recipe.batch_size, max(_SMALL_BATCH, pictures // _LEAST_STEPS))
     return name, recipe
+
+
+def as_toml(settings: Mapping[str, Any]) -> str:
+    """Settings of a recipe as the text of a file for `--recipe`, without those that are not set."""
+    names = {f.name for f in fields(Recipe)}
+    return tomli_w.dumps({k: v for k, v in settings.items() if k in names and v not in (None, ())})
 
 
 def _changed(recipe: Recipe, settings: dict[str, Any]) -> Recipe:

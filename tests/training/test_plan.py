@@ -59,5 +59,24 @@ def test_the_command_prints_the_plan_for_people_and_as_json(people: Path, tmp_pa
     assert told.exit_code == 0
     assert json.loads(told.stdout)["recipe"]["arch"] == "mobilefacenet"
     shown = CliRunner().invoke(main, command)
-    assert "mobilefacenet at 32 pixels" in shown.stdout and "recipe: lr" in shown.stdout
+    assert "mobilefacenet at 32 pixels" in shown.stdout and "lr = 0.1" in shown.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_settings_that_the_command_prints_make_a_recipe_of_the_same_plan(
+    people: Path, tmp_path: Path
+) -> None:
+    command = ["train", str(people), "--out", str(tmp_path / "run"), "--dry-run"]
+    command += ["--device", "cpu"]
+    given = ["--arch", "mobilefacenet", "--image-size", "32", "--aux", "center", "--epochs", "2"]
+    shown = CliRunner().invoke(main, [*command, *given]).stdout
+    assert "None" not in shown and "name" not in shown
+    own = tmp_path / "mine.toml"
+    own.write_text(shown.partition("\n\n")[2])
+    plans = [
+        json.loads(CliRunner().invoke(main, [*command, *options, "--json"]).stdout)
+        for options in (given, ["--recipe", str(own)])
+    ]
+    of_the_recipe = [{**plan["recipe"], "name": None} for plan in plans]
+    assert of_the_recipe[0] == of_the_recipe[1]
+    assert plans[0]["steps"] == plans[1]["steps"]
