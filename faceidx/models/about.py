@@ -9,8 +9,8 @@ from faceidx.images.preprocess import Preprocessing
 from faceidx.models.file import ModelFile, backbone_digest, read_model
 from faceidx.models.onnx_file import OnnxFile, read_onnx
 from faceidx.models.open import (
-    FACTS,
     ModelOptions,
+    given_facts,
     kind_of,
     onnx_preprocessing,
     read_content,
@@ -46,15 +46,21 @@ def describe(options: ModelOptions) -> dict[str, Any]:
     elif kind == "faceidx":
         refuse_given(options)
         facts = {"kind": "faceidx", **_facts(read_model(path), str(path))}
-    elif _says_something(options):
+    elif _is_enough(known := given_facts(options, None)):
         facts = {"kind": "weights", **_facts(read_content(options), str(path))}
     else:
-        facts = _of_weights(options)
+        facts = _of_weights(options, known)
     return {"model": str(path), **facts}
 
 
-def _says_something(options: ModelOptions) -> bool:
-    return any(getattr(options, name) for name in FACTS)
+def _is_enough(known: dict[str, Any]) -> bool:
+    """Whether what is known of pictures is all that a model needs; RGB is what they are fed as."""
+    return all(known[name] for name in ("image_size", "mean", "std"))
+
+
+def _listed(known: dict[str, Any]) -> dict[str, Any]:
+    """What is known of pictures, of JSON's types alone."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in known.items()}
 
 
 def _facts(content: ModelFile, source: str) -> dict[str, Any]:
@@ -86,8 +92,8 @@ def _fingerprints(
     }
 
 
-def _of_weights(options: ModelOptions) -> dict[str, Any]:
-    """What weights of another project say, which is nothing of pictures."""
+def _of_weights(options: ModelOptions, known: dict[str, Any]) -> dict[str, Any]:
+    """What weights of another project say, and of pictures what is given beside them."""
     found = recognise_file(options.path, fc=options.fc)
     return {
         "kind": "weights",
@@ -95,6 +101,7 @@ def _of_weights(options: ModelOptions) -> dict[str, Any]:
         "arch": found.arch,
         "embedding_dim": found.embedding_dim,
         **dict.fromkeys(_OF_PICTURES),
+        **_listed(known),
         "parameters": sum(t.numel() for t in found.weights.values()),
         "classes": 0,
         "class_names": None,
@@ -104,13 +111,12 @@ def _of_weights(options: ModelOptions) -> dict[str, Any]:
 
 
 def _of_onnx(file: OnnxFile, options: ModelOptions) -> dict[str, Any]:
-    """What an ONNX file says; of pictures no more than their size unless faceidx wrote it."""
+    """What an ONNX file says; unless faceidx wrote it, of pictures their size and what is given."""
     graph, record = file.graph, file.own.record if file.own else None
-    size = file.image_size
-    facts: dict[str, Any] = dict.fromkeys(_OF_PICTURES)
-    facts["image_size"] = list(size) if size else None
+    known = given_facts(options, file.image_size)
+    facts: dict[str, Any] = {**dict.fromkeys(_OF_PICTURES), **_listed(known)}
     template = record.template if record else None
-    if record or _says_something(options):
+    if record or _is_enough(known):
         preprocessing = onnx_preprocessing(file, options)
         prints = _fingerprints(file.weights, preprocessing, template)
         facts |= {**preprocessing.to_dict(), "template": template, **prints}

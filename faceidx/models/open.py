@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from faceidx.errors import InputError
 from faceidx.images.preprocess import PRESETS, Preprocessing, Preset
@@ -216,10 +216,31 @@ def given_preprocessing(options: ModelOptions, own_size: tuple[int, int] | None)
     Raises:
         InputError: something is neither said nor given, or makes no sense.
     """
+    known = given_facts(options, own_size)
+    if not known["mean"] or not known["std"]:
+        raise InputError(
+            f"{options.path} does not say how its pictures are normalised; give --mean and --std, "
+            f"or --preset {'|'.join(PRESETS)}"
+        )
+    if not known["image_size"]:
+        raise InputError(f"{options.path} does not say its picture size; give --image-size")
+    if not known["color"]:
+        _say_once(f"--color is not given: {options.path} is fed RGB pictures")
+    return Preprocessing(**{**known, "color": known["color"] or "rgb"})
+
+
+def given_facts(options: ModelOptions, own_size: tuple[int, int] | None) -> dict[str, Any]:
+    """`image_size, color, mean, std` as far as they are known; None for what is not.
+
+    Args:
+        own_size: as of `given_preprocessing`.
+
+    Raises:
+        InputError: something given makes no sense, or the file says otherwise.
+    """
     preset = _preset(options.preset) if options.preset else None
     mean = options.mean or (preset and preset.mean)
     std = options.std or (preset and preset.std)
-    color = options.color or (preset and preset.color)
     size = own_size or (preset and preset.image_size)
     if options.image_size:
         size = (options.image_size, options.image_size)
@@ -227,20 +248,10 @@ def given_preprocessing(options: ModelOptions, own_size: tuple[int, int] | None)
             raise InputError(
                 f"{options.path} takes pictures of {own_size[0]} x {own_size[1]}; drop --image-size"
             )
-    if not mean or not std:
-        raise InputError(
-            f"{options.path} does not say how its pictures are normalised; give --mean and --std, "
-            f"or --preset {'|'.join(PRESETS)}"
-        )
-    if any(value > 1 for value in (*mean, *std)):
+    if any(value > 1 for value in (*(mean or ()), *(std or ()))):
         raise InputError("--mean and --std are of pixels in 0..1; divide those of 0..255 by 255")
-    if not size:
-        raise InputError(f"{options.path} does not say its picture size; give --image-size")
-    if not color:
-        _say_once(f"--color is not given: {options.path} is fed RGB pictures")
-    return Preprocessing(
-        image_size=size, mean=mean, std=std, color="bgr" if color == "bgr" else "rgb"
-    )
+    color = options.color or (preset and preset.color)
+    return {"image_size": size, "color": color, "mean": mean, "std": std}
 
 
 @cache

@@ -433,6 +433,11 @@ def test_info_tells_what_is_known_and_with_a_preset_the_fingerprint(
     words = ("models", "info", path, "--preset", "insightface", "--image-size", _SIDE)
     told = run_cli.json(*words)
     assert told["recognised"] == bare["recognised"]
+    some = run_cli.json("models", "info", path, "--preset", "imagenet")  # says no picture size
+    assert (some["arch"], some["color"], some["mean"][0]) == ("iresnet18", "rgb", 0.485)
+    assert some["fingerprint"] is some["image_size"] is None
+    some = run_cli.json("models", "info", path, "--image-size", _SIDE)
+    assert some["image_size"] == [_SIDE, _SIDE] and some["fingerprint"] is some["mean"] is None
     assert told["fingerprint"] == open_model(_options(path)).fingerprint()
 
 

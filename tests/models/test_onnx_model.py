@@ -255,6 +255,10 @@ def test_a_description_holds_what_the_graph_says_and_no_more(tmp_path: Path) -> 
     assert (facts["kind"], facts["embedding_dim"], facts["image_size"]) == ("onnx", 5, [4, 4])
     assert facts["parameters"] == 48 * 5 + 2
     assert facts["mean"] is facts["fingerprint"] is None
+    free = mean_color_graph(tmp_path / "free.onnx")
+    facts = describe(ModelOptions(path=free, preset="imagenet"))  # neither says a picture size
+    assert (facts["color"], facts["std"]) == ("rgb", [0.229, 0.224, 0.225])
+    assert facts["fingerprint"] is facts["image_size"] is None
 
 
 def test_an_output_of_n_d_1_1_is_described_as_n_d_and_a_free_one_as_unknown(tmp_path: Path) -> None:
