@@ -138,7 +138,10 @@ def fetch(
 def _download(url: str, part: Path, published: Published, progress: ProgressCallback) -> None:
     begun = part.stat().st_size if part.is_file() else 0
     begun = begun if begun < published.size else 0
-    with _answers(url, begun) as (answer, goes_on), part.open("ab" if goes_on else "wb") as file:
+    with (
+        _answers(url, part, begun) as (answer, goes_on),
+        part.open("ab" if goes_on else "wb") as file,
+    ):
         done = begun if goes_on else 0
         # One byte more than there should be is enough to know that it is another file.
         while block := answer.read(min(_BLOCK, published.size + 1 - done)):
@@ -154,8 +157,8 @@ def _download(url: str, part: Path, published: Published, progress: ProgressCall
 
 
 @contextmanager
-def _answers(url: str, begun: int) -> Iterator[tuple[IO[bytes], bool]]:
-    """The server's answer, and whether it goes on where the part ends."""
+def _answers(url: str, part: Path, begun: int) -> Iterator[tuple[IO[bytes], bool]]:
+    """The server's answer, and whether it goes on where the part, of so many bytes, ends."""
     headers = {"User-Agent": "faceidx", "Accept-Encoding": "identity"}
     if begun:
         headers["Range"] = f"bytes={begun}-"
@@ -169,8 +172,10 @@ def _answers(url: str, begun: int) -> Iterator[tuple[IO[bytes], bool]]:
         raise JobError(f"{url}: the server answers {error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
+        begun = part.stat().st_size if part.is_file() else 0
+        kept = f"The {begun} bytes that were fetched are kept. " if begun else ""
         raise JobError(
-            f"{url} cannot be fetched: {reason}; is this machine online? What was fetched is kept. "
+            f"{url} cannot be fetched: {reason}; is this machine online? {kept}"
             "A file that was brought here some other way is given as --detector FILE"
         ) from None
 

@@ -142,11 +142,16 @@ def test_a_damaged_file_in_the_cache_is_fetched_anew(server: Server, cache: Path
     assert (cache / "detector.onnx").read_bytes() == _CONTENT
 
 
-def test_offline_is_one_line_with_the_way_out(server: Server) -> None:
+def test_offline_is_one_line_with_the_way_out_and_says_what_is_kept(
+    server: Server, cache: Path
+) -> None:
     url = server.url
     server.shutdown()
     server.server_close()
-    with pytest.raises(JobError, match=r"cannot be fetched: .*refused.*online.*--detector FILE"):
+    with pytest.raises(JobError, match=r"cannot be fetched: .*refused.*online\? A file .*--detec"):
+        fetch(_published(url))
+    (cache / "detector.onnx.part").write_bytes(_CONTENT[:5000])
+    with pytest.raises(JobError, match=r"online\? The 5000 bytes that were fetched are kept\."):
         fetch(_published(url))
 
 
