@@ -36,6 +36,8 @@ class _Auto(click.ParamType):
         return int(text)
 
 
+# Defaults of the library's, which is not loaded for `--help`.
+_MIN_FACE, _MIN_SCORE, _MAX_PIXELS = 16, 0.7, 89_478_485
 _MODES = ("none", "largest", "central", "all")
 
 
@@ -66,7 +68,13 @@ def pipeline_options(
             help="Decoding processes.",
         ),
         click.option("--flip", is_flag=True, help="Add the embeddings of the mirror images."),
-        click.option("--max-pixels", type=click.IntRange(1), help="Larger pictures are failed."),
+        click.option(
+            "--max-pixels",
+            type=click.IntRange(1),
+            default=_MAX_PIXELS,
+            show_default=True,
+            help="Larger pictures are failed.",
+        ),
         click.option(
             "--detect",
             type=click.Choice(modes),
@@ -80,8 +88,20 @@ def pipeline_options(
             metavar="FILE",
             help="The detector.  [default: by `faceidx models get yunet`]",
         ),
-        click.option("--min-face", type=click.IntRange(8), help="Least size, in pixels."),
-        click.option("--min-score", type=click.FloatRange(0.1, 1), help="Least sureness."),
+        click.option(
+            "--min-face",
+            type=click.IntRange(8),
+            default=_MIN_FACE,
+            show_default=True,
+            help="Least size, in pixels.",
+        ),
+        click.option(
+            "--min-score",
+            type=click.FloatRange(0.1, 1),
+            default=_MIN_SCORE,
+            show_default=True,
+            help="Least sureness.",
+        ),
     )
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -111,21 +131,8 @@ def warn_of_useless(context: click.Context) -> None:
             logger.warning("--%s is of no use without --detect", name.replace("_", "-"))
 
 
-def _pipeline(
-    *,
-    detect: str,
-    detector: Path | None,
-    workers: int | None,
-    flip: bool = False,
-    **bounds: int | float | None,
-) -> PipelineOptions:
+def _pipeline(*, detect: str, detector: Path | None, **options: Any) -> PipelineOptions:
     from faceidx.embedding.pipeline import PipelineOptions
     from faceidx.images.detector_file import detector_for
 
-    return PipelineOptions(
-        workers=workers,
-        flip=flip,
-        detect=detect,
-        detector=detector_for(detect, detector),
-        **{name: bound for name, bound in bounds.items() if bound is not None},  # type: ignore[arg-type]
-    )
+    return PipelineOptions(detect=detect, detector=detector_for(detect, detector), **options)

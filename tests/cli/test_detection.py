@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from faceidx.embedding.pipeline import PipelineOptions
 from tests.conftest import RunCli
 from tests.images.photos import MARK, write_toy_detector
 
@@ -101,3 +102,12 @@ def test_a_pair_whose_photo_has_no_face_is_missing_with_the_reason(
     assert (result["pairs"], result["missing"]) == (4, 1)
     assert result["missing_pairs"][0]["reason"].endswith("no face was found in it")
     assert result["auc"] == 1.0
+
+
+@pytest.mark.parametrize("command", ["embed", "align", "verify-pairs"])
+def test_the_help_shows_the_bounds_that_the_library_goes_by(command: str, run_cli: RunCli) -> None:
+    shown = " ".join(run_cli(command, "--help")[0].split())
+    library = PipelineOptions()
+    assert f"[default: {library.min_face}; x>=8]" in shown
+    assert f"[default: {library.min_score}; 0.1<=x<=1]" in shown
+    assert f"[default: {library.max_pixels}; x>=1]" in shown
