@@ -217,12 +217,20 @@ def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None)
             raise InputError(f"{value}: {ctx.command_path} has no option --{flag}")
         if isinstance(option.type, click.Path) and not isinstance(given, str):
             raise InputError(f"{value}: {flag} = {given} is no path; put it in quotes")
+        given = _as_on_the_command_line(option, given)
         if isinstance(given, str) and "\0" in given:
             raise InputError(f"{value}: {flag} holds a NUL, which no option can")
         if option.is_flag and not isinstance(given, bool):
             raise InputError(f"{value}: {flag} = {given} is neither true nor false")
         values[option.name] = given
     ctx.default_map = {**(ctx.default_map or {}), **values}
+
+
+def _as_on_the_command_line(option: click.Option, given: Any) -> Any:
+    """Numbers or words of a list joined by commas; one value of a repeatable option as a list."""
+    if option.multiple:
+        return given if isinstance(given, list) else [given]
+    return ",".join(map(str, given)) if isinstance(given, list) else given
 
 
 def _finite(value: Any) -> Any:

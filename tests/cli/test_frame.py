@@ -273,6 +273,7 @@ def test_every_command_takes_a_device(run_cli: RunCli) -> None:
 _OPTIONS = (
     click.option("--rate", type=float, default=1.0),
     click.option("--from", "from_model", type=frame.FILE),
+    click.option("--rates", default="0.5"),
     click.option("--aux-loss", multiple=True),
     click.option("--flip", is_flag=True),
     frame.seed_option,
@@ -311,6 +312,7 @@ def test_options_are_named_in_the_config_as_on_the_command_line(configured: Conf
     text = 'from = "m.safetensors"\naux-loss = ["center", "angle"]\nflip = true\ndevice = "cpu"'
     assert configured(text) == {
         "rate": 1.0,
+        "rates": "0.5",
         "from_model": Path("m.safetensors"),
         "aux_loss": ("center", "angle"),
         "flip": True,
@@ -318,6 +320,14 @@ def test_options_are_named_in_the_config_as_on_the_command_line(configured: Conf
         "device": "cpu",
     }
     assert configured('aux_loss = ["center"]')["aux_loss"] == ("center",)
+
+
+def test_lists_in_the_config_are_what_commas_are_on_the_command_line(
+    configured: Configured,
+) -> None:
+    assert configured("rates = [0.1, 1e-6, 1]")["rates"] == "0.1,1e-06,1"
+    assert configured('rates = ["few", "all"]')["rates"] == "few,all"
+    assert configured('aux-loss = "center"')["aux_loss"] == ("center",)
 
 
 @pytest.mark.parametrize(
