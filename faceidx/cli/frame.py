@@ -112,6 +112,23 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
+class _ConfigOption(click.Option):
+    """`--config`, which brings a `--no-FLAG` for each `--FLAG` that a file may set to true."""
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        super().add_to_parser(parser, ctx)
+        options = [p for p in ctx.command.params if isinstance(p, click.Option) and p.is_bool_flag]
+        for option in options:
+            opposite = [_opposite(flag) for flag in option.opts if flag.startswith("--")]
+            parser.add_option(
+                obj=option, opts=opposite, dest=option.name, action="store_const", const=False
+            )
+
+
+def _opposite(flag: str) -> str:
+    return f"--{flag[5:]}" if flag.startswith("--no-") else f"--no-{flag[2:]}"
+
+
 def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--json`, `--config` and `-v` to a command.
 
@@ -122,11 +139,12 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
     @click.option(
         "--config",
+        cls=_ConfigOption,
         type=FILE,
         is_eager=True,
         expose_value=False,
         callback=_read_config,
-        help="TOML file of options; a flag given here beats it.",
+        help="TOML file of options; a flag given here beats it, --no-FLAG a flag that is true.",
     )
     @click.option("-v", "--verbose", is_flag=True, help="Name pictures and people on stderr.")
     @functools.wraps(function)

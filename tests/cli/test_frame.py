@@ -276,6 +276,7 @@ _OPTIONS = (
     click.option("--rates", default="0.5"),
     click.option("--aux-loss", multiple=True),
     click.option("--flip", is_flag=True),
+    click.option("--no-names", is_flag=True),
     frame.seed_option,
     frame.device_option,
 )
@@ -308,6 +309,16 @@ def test_a_flag_beats_the_config_which_beats_the_default(configured: Configured)
     assert configured("rate = 2.5\nseed = 7")["seed"] == 7
 
 
+def test_a_flag_that_the_config_sets_is_beaten_by_its_opposite(configured: Configured) -> None:
+    text = "flip = true\nno-names = true"
+    assert configured(text)["flip"] is configured(text)["no_names"] is True
+    assert configured(text, "--no-flip")["flip"] is False
+    assert configured(text, "--no-flip", "--flip")["flip"] is True
+    assert configured(text, "--names")["no_names"] is False
+    assert configured("flip = false", "--flip")["flip"] is True
+    assert configured("", "--no-flip")["flip"] is False
+
+
 def test_options_are_named_in_the_config_as_on_the_command_line(configured: Configured) -> None:
     text = 'from = "m.safetensors"\naux-loss = ["center", "angle"]\nflip = true\ndevice = "cpu"'
     assert configured(text) == {
@@ -316,6 +327,7 @@ def test_options_are_named_in_the_config_as_on_the_command_line(configured: Conf
         "from_model": Path("m.safetensors"),
         "aux_loss": ("center", "angle"),
         "flip": True,
+        "no_names": False,
         "seed": 0,
         "device": "cpu",
     }
