@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from faceidx.models.open import ModelOptions
 
 _OUT = click.option("--out", type=OUTPUT, required=True, help="The file to write.")
+# What lies deeper is told on one line: a record from elsewhere may go down without end.
+_DEEPEST = " " * 6
 _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
 
 
@@ -120,10 +123,20 @@ def export(
 
 def _told(result: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """The result, and what of it is known as lines; the names of people are for `--json`."""
+    shown = {k: v for k, v in result.items() if k != "class_names"}
+    return result, "\n".join(_lines(shown))
+
+
+def _lines(facts: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """A line a fact; the facts of a fact stand below it, further in."""
     from faceidx.escape import for_terminal
 
-    shown = {k: v for k, v in result.items() if k != "class_names" and v is not None}
-    return result, "\n".join(for_terminal(f"{k}: {v}") for k, v in shown.items())
+    for name, value in facts.items():
+        if isinstance(value, Mapping) and len(indent) < len(_DEEPEST):
+            if inner := list(_lines(value, indent + "  ")):
+                yield from (for_terminal(f"{indent}{name}:"), *inner)
+        elif value is not None:
+            yield for_terminal(f"{indent}{name}: {value}")
 
 
 @models.command(
