@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -41,6 +43,8 @@ from faceidx.images.sources import Picture, open_source
 from faceidx.images.templates import RECORD, template_for
 from faceidx.images.workers import Workers
 from faceidx.progress import Progress, ProgressCallback, silent
+
+logger = logging.getLogger(__name__)
 
 TABLE, LEFT_OUT = "align.csv", "left-out.csv"
 COLUMNS = (
@@ -117,6 +121,7 @@ def align(options: AlignOptions, progress: ProgressCallback = silent) -> dict[st
             shutil.rmtree(folder, ignore_errors=True)  # what was replaced
         except OSError as error:
             raise JobError(f"{options.out} could not be written: {error.strerror}") from error
+    _warn_of_others(faces, options.out)
     seconds = time.monotonic() - began
     no_face = sum(row["reason"] == NO_FACE for row in left)
     return {
@@ -257,6 +262,23 @@ def _finish(
                 file.rmdir()
         elif file not in listed:
             file.unlink()
+
+
+def _warn_of_others(faces: list[dict[str, Any]], out: Path) -> None:
+    """Warn where a folder, which stands for a person, has got faces of pictures that show several.
+
+    Pictures outside of any folder stand for nobody.
+    """
+    counts = Counter(row["path"] for row in faces if "/" in row["path"])
+    several = sum(count > 1 for count in counts.values())
+    if several:
+        logger.warning(
+            "%d of %d pictures give several faces, and all of a picture get its folder's identity: "
+            "to train on %s, take those of other people out of the folders first",
+            several,
+            len(counts),
+            out,
+        )
 
 
 def _write_sheet(path: Path, folder: Path, faces: list[dict[str, Any]]) -> None:

@@ -89,6 +89,17 @@ def test_all_faces_are_numbered_by_size(photos: Path, tmp_path: Path, detector: 
     assert all((tmp_path / "faces" / crop).is_file() for crop in crops)
 
 
+def test_faces_of_others_in_the_folder_of_a_person_are_told_of(
+    photos: Path, tmp_path: Path, detector: Detector, caplog: pytest.LogCaptureFixture
+) -> None:
+    align(_options(photos, tmp_path / "faces", detector, detect="all"))
+    assert "1 of 3 pictures give several faces, and all of a picture get its" in caplog.text
+    caplog.clear()
+    align(_options(photos, tmp_path / "largest", detector))
+    align(_options(photos / "anna", tmp_path / "bare", detector, detect="all"))
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("after", [0, 1, 2, 3])
 def test_interrupted_work_goes_on_and_ends_like_an_unbroken_one(
     photos: Path,
