@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,9 @@ _PREFIX = click.option(
     help="Once for each FILE.h5, in order: its keys become PREFIX/key.",
 )
 
+
+# So many counts of pictures are told one by one.
+_FEW_ENTRIES = 10
 
 _MEMORY = click.option(
     "--memory",
@@ -220,7 +224,7 @@ def info(gallery: Path) -> Outcome:
     from faceidx.gallery.check import info as gallery_info
 
     result = gallery_info(gallery)
-    pictures = result["pictures_per_person"]
+    pictures = _binned(result["pictures_per_person"])
     lines = [
         ("kind", f"{result['kind']}, {result['dim']} numbers a vector"),
         ("model", f"{for_terminal(result['model'])} ({result['fingerprint'][:12]})"),
@@ -328,6 +332,19 @@ def verify(gallery: Path) -> Outcome:
         f"{for_terminal(str(gallery))} is intact: "
         f"{result['vectors']:,} vectors, {result['identities']:,} people"
     )
+
+
+def _binned(pictures: Mapping[str, int]) -> dict[str, int]:
+    """Pictures of a person to people; where those are many entries: 1, 2-4, 5-9, 10-19, ..."""
+    if len(pictures) <= _FEW_ENTRIES:
+        return dict(pictures)
+    digits = max(map(len, pictures))
+    bounds = [step * 10**power for power in range(digits + 1) for step in (1, 2, 5)]
+    binned = {}
+    for low, end in pairwise(bounds):
+        if people := sum(count for n, count in pictures.items() if low <= int(n) < end):
+            binned[str(low) if end == low + 1 else f"{low}-{end - 1}"] = people
+    return binned
 
 
 def _recall_text(result: Mapping[str, Any]) -> str:

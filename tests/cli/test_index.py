@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from faceidx.embedding.store import Origin, write_embeddings
+from faceidx.gallery import check
 from tests.conftest import RunCli
 
 _DIM = 8
@@ -72,6 +73,18 @@ def test_the_life_of_a_gallery(cli: RunCli, gallery: Path, tmp_path: Path) -> No
     assert cli.json("import", gallery, "--out", tmp_path / "copy")["vectors"] == 32
     assert "calibrate" in cli("info", tmp_path / "copy")[0]
     assert "is intact" in cli("verify", tmp_path / "copy")[0]
+
+
+def test_info_bins_pictures_per_person_where_they_are_of_many_counts(
+    cli: RunCli, gallery: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "\npictures     3: 10\n" in cli("info", gallery)[0]
+    counts = {str(n): 1 for n in (*range(1, 12), 49, 50, 1234)}
+    known = check.info(gallery)
+    monkeypatch.setattr(check, "info", lambda _: {**known, "pictures_per_person": counts})
+    shown = "\npictures     1: 1, 2-4: 3, 5-9: 5, 10-19: 2, 20-49: 1, 50-99: 1, 1000-1999: 1\n"
+    assert shown in cli("info", gallery)[0]
+    assert cli.json("info", gallery)["pictures_per_person"] == counts
 
 
 def test_search_writes_ranked_pictures(cli: RunCli, gallery: Path, tmp_path: Path) -> None:
