@@ -5,7 +5,6 @@ Whatever comes from names of files, pictures or people is escaped.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator
 from html import escape
 from importlib.resources import files
@@ -14,6 +13,7 @@ from string import Template
 
 import numpy as np
 
+from faceidx.evaluation.command_line import command_of
 from faceidx.evaluation.comparison import CompareOptions, Comparison, System
 from faceidx.evaluation.comparison_table import (
     DIFFERENCE_HEADER,
@@ -145,15 +145,8 @@ def _made(comparison: Comparison, options: CompareOptions) -> str:
 
 
 def _command_line(options: CompareOptions) -> str:
-    """Return the command that computes the same figures again."""
-    parts = ["faceidx", "verify-pairs", "--compare", *map(str, options.scores)]
-    parts += ["--format", options.format, "--fmr", ",".join(f"{rate:g}" for rate in options.fmr)]
-    parts += ["--folds", str(options.folds), "--seed", str(options.seed)]
-    if options.report is not None:
-        parts += ["--report", str(options.report)]
-    if options.pictures is not None:
-        parts += ["--pictures", str(options.pictures)]
-    return shlex.join(parts)
+    """Return the command that was run, every option that is not its default included."""
+    return command_of(["verify-pairs", "--compare"], options.scores, options, given={"scores"})
 
 
 def _capitalised(rows: Iterable[Row]) -> list[Row]:

@@ -6,7 +6,6 @@ Whatever comes from names of pictures or people is escaped; the page allows no s
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterable
 from html import escape
 from importlib.resources import files
@@ -16,6 +15,7 @@ from string import Template
 import numpy as np
 
 from faceidx.evaluation.calibration import Calibration
+from faceidx.evaluation.command_line import command_of
 from faceidx.evaluation.group_table import groups_section
 from faceidx.evaluation.intervals import Interval, Intervals
 from faceidx.evaluation.markup import card, face, notes, pair_figure, plural, share, table
@@ -282,22 +282,8 @@ def _made(verified: Verification, options: VerifyOptions) -> str:
 
 
 def command_line(options: VerifyOptions) -> str:
-    """Return the command that computes the same figures again."""
-    parts = ["faceidx", "verify-pairs", "--all-pairs" if options.all_pairs else str(options.pairs)]
-    if options.embeddings is not None:
-        parts += ["--embeddings", str(options.embeddings)]
-    if options.images is not None:
-        parts += ["--images", str(options.images)]
-    if options.model is not None:
-        parts += ["--model", str(options.model.path)]
-    parts += ["--format", options.format, "--fmr", ",".join(f"{rate:g}" for rate in options.fmr)]
-    parts += ["--folds", str(options.folds), "--missing", options.missing]
-    parts += ["--seed", str(options.seed)]
-    if options.groups is not None:
-        parts += ["--groups", str(options.groups)]
-        parts += [] if options.at_fmr is None else ["--at-fmr", f"{options.at_fmr:g}"]
-    if options.report is not None:
-        parts += ["--report", str(options.report)]
-    if options.pictures is not None:
-        parts += ["--pictures", str(options.pictures)]
-    return shlex.join(parts)
+    """Return the command that was run, every option that is not its default included."""
+    given = {"pairs", "all_pairs"}
+    if options.all_pairs:
+        return command_of(["verify-pairs", "--all-pairs"], [], options, given=given)
+    return command_of(["verify-pairs"], [options.pairs], options, given=given)

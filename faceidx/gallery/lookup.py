@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from faceidx.embedding.pipeline import PipelineOptions, embed_pictures, origin_o
 from faceidx.embedding.store import EmbeddingFile, is_embeddings, require_same_fingerprint
 from faceidx.embedding.views import Views, found_with_answers, write_views
 from faceidx.errors import InputError
+from faceidx.evaluation.command_line import command_of
 from faceidx.evaluation.report_folder import check_pictures, check_report
 from faceidx.files import refuse_existing
 from faceidx.gallery.classify import ClassifyOptions, classify
@@ -125,14 +125,8 @@ def look_up(
 
 
 def command_line(options: LookupOptions) -> str:
-    """The command that gives the same answers again."""
-    parts = ["faceidx", "classify", str(options.probes), "--index", str(options.gallery)]
-    parts += ["--model", str(options.model.path)] if options.model else []
-    parts += ["--top-k", str(options.top_k)]
-    for name in ("threshold", "fusion", "neighbours", "report", "pictures", "gallery_pictures"):
-        value = getattr(options, name)
-        parts += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
-    return shlex.join(parts)
+    """The command that was run, every option that is not its default included."""
+    return command_of(["classify"], [options.probes], options, given={"probes"})
 
 
 def _check_report(options: LookupOptions) -> None:

@@ -67,6 +67,8 @@ class Detector:
     name: str
     sha256: str
     content: bytes = field(repr=False)
+    path: Path | None = field(default=None, compare=False)
+    """Where it was read from."""
 
     def find(self, picture: np.ndarray, min_score: float) -> Detections:
         """Find faces of some 10 to 500 pixels, as `FaceDetectorYN.detect` does.
@@ -112,7 +114,7 @@ def open_detector(path: Path) -> Detector:
         why = getattr(error, "strerror", None) or error
         raise InputError(f"the detector file {path} cannot be read: {why}") from None
     sha256 = hashlib.sha256(content).hexdigest()
-    detector = Detector(name=path.name, sha256=sha256, content=content)
+    detector = Detector(name=path.name, sha256=sha256, content=content, path=path)
     try:
         detector.find(np.zeros((_GRID, _GRID, 3), np.uint8), 0.5)
     except Exception as error:  # onnx and onnxruntime raise nearly anything
