@@ -29,6 +29,7 @@ from faceidx.gallery.linkage import (
 )
 from faceidx.gallery.unit import to_unit
 from faceidx.images.decode import PictureError
+from faceidx.images.folders import require_elsewhere
 from faceidx.progress import Progress, ProgressCallback, silent
 from faceidx.tables import write_rows
 
@@ -147,6 +148,7 @@ def _check_outputs(options: ClusterOptions) -> None:
     if not options.pictures.is_dir():
         raise InputError(f"--pictures: {options.pictures} is no folder")
     require_parent(options.copy_to)
+    require_elsewhere(options.copy_to, options.pictures)
     # Never with --overwrite: the folder may hold pictures of its owner's.
     if options.copy_to.exists():
         raise InputError(f"--copy-to {options.copy_to} exists already; give the name of a new one")

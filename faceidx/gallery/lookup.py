@@ -136,7 +136,7 @@ def _check_report(options: LookupOptions) -> None:
     for folder in (options.pictures, options.gallery_pictures):
         check_pictures(folder, options.report)
     others = [options.probes, options.gallery, options.out]
-    check_report(options.report, [path for path in others if path is not None])
+    check_report(options.report, [path for path in others if path is not None], options.probes)
     refuse_existing(options.report, overwrite=options.overwrite)
 
 

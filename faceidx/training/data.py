@@ -14,6 +14,7 @@ from faceidx.errors import InputError
 from faceidx.evaluation.lists import read_list
 from faceidx.evaluation.lists.finding import find_way, resolve
 from faceidx.evaluation.lists.pairs import PairList
+from faceidx.images.folders import require_elsewhere
 from faceidx.images.sources import open_source
 from faceidx.progress import ProgressCallback
 from faceidx.training.options import TrainOptions
@@ -97,6 +98,9 @@ def load_data(
     Raises:
         InputError: nothing is left to train on, or the validation data are of no use.
     """
+    share = _share(options.val)
+    if share is None:
+        require_elsewhere(options.out, Path(options.val))
     wanted = np.flatnonzero(found.usable(options.min_pictures))
     pictures = Chosen(pictures=found.source.pictures, rows=wanted)
     people = found.people[wanted]
@@ -106,7 +110,6 @@ def load_data(
     usable = np.setdiff1d(np.arange(len(wanted)), [row for row, _ in failed])
     names = np.array(found.names)
     strangers = np.flatnonzero(~np.isin(names, classes)) if classes else None
-    share = _share(options.val)
     split = split_pictures(people[usable], share or 0.0, options.seed, strangers)
     rows, classify, verify = usable[split.train], usable[split.classify], usable[split.verify]
     trained = np.unique(people[rows])

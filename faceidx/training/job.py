@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from faceidx.errors import InputError
+from faceidx.images.folders import require_elsewhere
 from faceidx.images.preprocess import Preprocessing
 from faceidx.images.templates import recorded_template
 from faceidx.losses.registry import SHARDED_HEADS
@@ -55,6 +56,7 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
     Raises:
         InputError: options, model or data do not fit together.
     """
+    require_elsewhere(options.out, options.data)
     found = scan(options)
     start = settle_stage(options, set(found.names))
     pictures = int(found.usable(options.min_pictures).sum())

@@ -123,6 +123,8 @@ def test_pictures_are_copied_a_folder_a_group_under_safe_names(
     assert all(path.stat().st_mode & 0o077 == 0 for path in copies.rglob("*"))
     with pytest.raises(InputError, match="exists already"):
         _cluster(file, tmp_path / "h.csv", copy_to=copies, pictures=root)
+    with pytest.raises(InputError, match="would count among its pictures the next time"):
+        _cluster(file, tmp_path / "h.csv", copy_to=root / "groups", pictures=root)
     with pytest.raises(InputError, match="--pictures ROOT"):
         _cluster(file, tmp_path / "h.csv", copy_to=tmp_path / "new")
     assert not (tmp_path / "h.csv").exists()

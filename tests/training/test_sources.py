@@ -49,6 +49,17 @@ def _left_out(run: Path) -> dict[str, str]:
         return {row["path"]: row["reason"] for row in csv.DictReader(file)}
 
 
+def test_a_run_never_lies_among_the_pictures_it_learns_from(small: Path, tmp_path: Path) -> None:
+    other = paint_people(tmp_path / "judges", 2, 2)
+    for options in (
+        quick(small, small / "run"),
+        quick(small, other / "run", val=str(other)),
+    ):
+        with pytest.raises(InputError, match=r"run lies in .* the next time"):
+            train(options)
+        assert not options.out.exists()
+
+
 def test_every_source_of_the_same_pictures_trains_the_same_model(
     small: Path, tmp_path: Path
 ) -> None:
