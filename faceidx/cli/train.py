@@ -119,6 +119,11 @@ The same command goes on after an interruption, and ends as if there had been no
 @click.option("--pairs", type=FILE, help="Pair list to report each epoch.")
 @click.option("--pairs-root", type=FILE, metavar="DIR", help="Where the list's pictures lie.")
 @click.option(
+    "--pairs-format",
+    metavar="FORMAT",
+    help="Format of the list: lfw, csv, ...; a wrong name lists them all.  [default: recognised]",
+)
+@click.option(
     "--select",
     type=click.Choice(["val", "pairs"]),
     default="val",

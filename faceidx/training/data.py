@@ -180,7 +180,9 @@ def _pair_check(
     assert options.pairs is not None
     if options.pairs_root is None:
         raise InputError("--pairs needs --pairs-root, the folder that the list's pictures lie in")
-    listed = read_list(options.pairs)
+    listed = read_list(
+        options.pairs, format=options.pairs_format or "auto", option="--pairs-format"
+    )
     if not isinstance(listed, PairList) or listed.templates or listed.pictures:
         raise InputError(f"--pairs {options.pairs}: give a list of pairs of pictures")
     pictures = open_source(options.pairs_root, follow_links=options.follow_links).pictures

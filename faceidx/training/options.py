@@ -57,6 +57,8 @@ class TrainOptions:
     pairs: Path | None = None
     """A pair list to report each epoch."""
     pairs_root: Path | None = None
+    pairs_format: str | None = None
+    """Of the pair list; None recognises it."""
     select: str = "val"
     """What chooses the best model: `val` or `pairs`."""
     device: str = "auto"

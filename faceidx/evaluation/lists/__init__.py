@@ -65,24 +65,31 @@ FORMATS: tuple[str, ...] = (*_FILES, *_FOLDERS)
 """The formats that `read_list` knows by name."""
 
 
-def read_list(path: Path, *, format: str = "auto") -> PairList | ScoreList:  # noqa: A002
+def read_list(
+    path: Path,
+    *,
+    format: str = "auto",  # noqa: A002
+    option: str = "--format",
+) -> PairList | ScoreList:
     """Read a list of pairs or a score file.
 
     Args:
         path: a file, or the folder of CFP, of IJB-B or IJB-C, or of two score files of pyeer.
         format: one of `FORMATS`, or `auto` to recognise it.
+        option: what the format is given by, for messages.
 
     Raises:
         InputError: the path is missing, no format or more than one understands the list, or a
             line contradicts the format; the message names file, line and way out.
     """
     if format not in ("auto", *FORMATS):
-        raise InputError(f"there is no format {shown(format)}; give one of {', '.join(FORMATS)}")
+        names = ", ".join(FORMATS)
+        raise InputError(f"{option}: there is no format {shown(format)}; give one of {names}")
     if not (path.is_file() or path.is_dir()):
         raise InputError(f"{path}: no such file or folder; give a list of pairs")
     try:
         if format == "auto":
-            return _recognise_folder(path) if path.is_dir() else _recognise_file(path)
+            return (_recognise_folder if path.is_dir() else _recognise_file)(path, option)
         _check_kind(path, format)
         return (_FILES | _FOLDERS)[format](path)
     except OSError as error:
@@ -95,7 +102,7 @@ def _check_kind(path: Path, name: str) -> None:
         raise InputError(f"{path} is a {kind}, but the format {name} is read from a {wanted}")
 
 
-def _recognise_folder(folder: Path) -> PairList | ScoreList:
+def _recognise_folder(folder: Path, option: str) -> PairList | ScoreList:
     formats = cfp_formats(folder)
     formats += ["ijb"] if is_ijb(folder) else []
     formats += ["pyeer"] if is_pyeer(folder) else []
@@ -106,12 +113,12 @@ def _recognise_folder(folder: Path) -> PairList | ScoreList:
         )
     if len(formats) > 1:
         raise InputError(
-            f"{folder}: holds lists of more than one format; give --format {' or '.join(formats)}"
+            f"{folder}: holds lists of more than one format; give {option} {' or '.join(formats)}"
         )
     return _FOLDERS[formats[0]](folder)
 
 
-def _recognise_file(path: Path) -> PairList | ScoreList:
+def _recognise_file(path: Path, option: str) -> PairList | ScoreList:
     """Try every format on the whole file: one must understand it, and only one."""
     if is_packed(path):
         return read_packed_pairs(path)
@@ -129,9 +136,9 @@ def _recognise_file(path: Path) -> PairList | ScoreList:
     if understood:
         raise InputError(
             f"{path}:{understood[0].lines[0]}: this list can be read in more than one way; give "
-            f"--format {' or '.join(found.format for found in understood)}"
+            f"{option} {' or '.join(found.format for found in understood)}"
         )
-    raise _most_telling(path, first, text, refused)
+    raise _most_telling(path, first, text, refused, option)
 
 
 def _candidates(path: Path) -> dict[str, _Reader]:
@@ -156,7 +163,7 @@ def _first_line(path: Path) -> tuple[int, str]:
 
 
 def _most_telling(
-    path: Path, first: int, text: str, refused: list[tuple[str, ListError]]
+    path: Path, first: int, text: str, refused: list[tuple[str, ListError]], option: str
 ) -> InputError:
     """The refusal of the format that got furthest, which is the one that the list is most like."""
     furthest = max(error.progress for _, error in refused)
@@ -169,7 +176,7 @@ def _most_telling(
         )
     if furthest == first:
         return InputError(
-            f"{path}:{first}: no format known here starts like this; give --format, one of "
+            f"{path}:{first}: no format known here starts like this; give {option}, one of "
             f"{', '.join(FORMATS)}"
         )
     if len(closest) > 1:
