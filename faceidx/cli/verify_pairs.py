@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from faceidx.cli.frame import aligned, common_options, progress_bar, seed_option
+from faceidx.cli.judging_options import judging_options
 from faceidx.cli.model_options import model_options
 from faceidx.cli.paths import FILE, OUTPUT
 from faceidx.cli.pipeline_options import pipeline_options
@@ -23,14 +24,6 @@ _COMPARED = {
     *("pairs", "compare", "list_format", "fmr", "folds", "seed"),
     *("report", "pictures", "overwrite", "as_json", "config", "verbose"),
 }
-
-
-def _folds(ctx: click.Context, param: click.Parameter, value: str) -> Literal["auto"] | int:
-    if value == "auto":
-        return "auto"
-    if not value.isascii() or not value.isdigit() or int(value) < 2:
-        raise click.BadParameter(f"{value!r} is neither auto nor a number from 2", ctx, param)
-    return int(value)
 
 
 @click.command(
@@ -69,33 +62,7 @@ Examples:
 @click.option("--images", type=FILE, metavar="ROOT", help="Embed the listed pictures of a folder.")
 @model_options(required=False)
 @pipeline_options()
-@click.option(
-    "--format",
-    "list_format",
-    default="auto",
-    show_default=True,
-    help="Format of PAIRS: lfw, csv, scores, ...; a wrong name lists them all.",
-)
-@click.option(
-    "--fmr",
-    default="1e-1,1e-2,1e-3",
-    show_default=True,
-    help="False match rates at which the true accept rate is reported.",
-)
-@click.option(
-    "--folds",
-    default="auto",
-    show_default=True,
-    callback=_folds,
-    help="Folds of the accuracy: auto takes the list's own, else 10 stratified ones.",
-)
-@click.option(
-    "--missing",
-    type=click.Choice(["exclude", "reject"]),
-    default="exclude",
-    show_default=True,
-    help="Leave pairs with a missing picture out, or count each as a non-match.",
-)
+@judging_options
 @click.option("--scores", type=OUTPUT, help="Write left,right,label,score to this CSV file.")
 @click.option("--report", type=OUTPUT, help="Write a report to this folder: index.html and more.")
 @click.option("--pictures", type=FILE, help="Folder of the pictures: the report shows faces.")

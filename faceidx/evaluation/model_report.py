@@ -9,7 +9,8 @@ from typing import Any
 from faceidx.embedding.pipeline import PipelineOptions, embed_pictures
 from faceidx.errors import InputError
 from faceidx.evaluation.classifier import class_names, rank_figures, top_classes
-from faceidx.evaluation.verdict import VerifyOptions
+from faceidx.evaluation.folds import Folds
+from faceidx.evaluation.verdict import DEFAULT_TARGETS, MissingPolicy, VerifyOptions
 from faceidx.evaluation.verification import verify_pairs
 from faceidx.images.packed import is_packed
 from faceidx.images.sources import open_source
@@ -28,6 +29,12 @@ class EvalOptions:
     pairs: Path | None = None
     images: Path | None = None
     """Folder of the pictures that `pairs` names; None where it carries them."""
+    format: str = "auto"
+    """Of `pairs`; this and what follows as in `VerifyOptions`."""
+    fmr: tuple[float, ...] = DEFAULT_TARGETS
+    folds: Folds = "auto"
+    missing: MissingPolicy = "exclude"
+    seed: int = 0
 
 
 def evaluate(options: EvalOptions, progress: ProgressCallback = silent) -> dict[str, Any]:
@@ -64,6 +71,11 @@ def evaluate(options: EvalOptions, progress: ProgressCallback = silent) -> dict[
                 images=options.images,
                 model=options.model,
                 pipeline=options.pipeline,
+                format=options.format,
+                fmr=options.fmr,
+                folds=options.folds,
+                missing=options.missing,
+                seed=options.seed,
             ),
             progress,
         )
