@@ -265,8 +265,12 @@ def _missing(result: Mapping[str, Any]) -> str:
     if not result["missing"]:
         return "0"
     told = {"exclude": "left out of the figures", "reject": "counted as non-matches"}
+    # Names of pictures are for -v and for what is asked for with --json.
     first = result["missing_pairs"][0]
+    names = (first["left"], first["right"])
+    why = {p["reason"]: "" for p in result["missing_pictures"] if p["picture"] in names}
     return (
         f"{result['missing']:,}, {told[result['missing_policy']]}; the first, at line "
-        f"{first['line']}: {first['reason']} (all with --json)"
+        f"{first['line']}: {'; '.join(why) or 'a template without pictures'} (all with --json; -v "
+        "names them)"
     )

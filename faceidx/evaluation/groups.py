@@ -192,10 +192,14 @@ def _find(table: GroupTable, names: Sequence[str], listed: PairList | ScoreList)
     """Find names in a table, also as if its author had escaped them already: (K,) row or -1."""
     prefix = listed.prefix if isinstance(listed, PairList) else ""
     stems = isinstance(listed, PairList) and listed.stems and table.kind == "path"
-    rows = find_names(table.path, names, table.keys, prefix=prefix, stems=stems)
+
+    def where(_: int) -> str:
+        return str(table.path)
+
+    rows = find_names(where, names, table.keys, prefix=prefix, stems=stems)
     missing = np.flatnonzero(rows < 0)
     if len(missing) and any("%25" in key for key in table.keys):
         keys = [key.replace("%25", "%") for key in table.keys]
         lacking = [names[place] for place in missing.tolist()]
-        rows[missing] = find_names(table.path, lacking, keys, prefix=prefix, stems=stems)
+        rows[missing] = find_names(where, lacking, keys, prefix=prefix, stems=stems)
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from faceidx.evaluation.scoring import KnownEmbeddings
 from faceidx.images.sources import Picture, open_source, packed_pictures
 from faceidx.models.open import ModelOptions, open_model
 from faceidx.progress import ProgressCallback, silent
+
+_log = logging.getLogger(__name__)
 
 
 def embed_listed(
@@ -64,8 +67,10 @@ def _below(listed: PairList, images: Path) -> list[Picture]:
     rows = resolve(listed, [p.key for p in pictures])
     wanted = [pictures[row] for row in np.unique(rows[rows >= 0])]
     if not wanted:
+        _log.debug("the list names %r and the folder holds %r", listed.keys[0], pictures[0].key)
         raise InputError(
-            f"{listed.path}: none of its pictures lies in {images}; the list names "
-            f"{listed.keys[0]!r} and the folder holds {pictures[0].key!r}"
+            f"{listed.path}: none of its {len(listed.keys)} names is found in {images}, which "
+            f"holds {len(pictures)} pictures; are they relative to that folder? -v names one of "
+            "each"
         )
     return wanted

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from faceidx.embedding.store import Left, Origin, write_embeddings
 from tests.conftest import RunCli
@@ -74,10 +75,24 @@ def test_people_read_a_table_that_no_name_can_disturb(run: Run) -> None:
     lines = done.stdout.splitlines()
     assert lines[0].startswith("pairs")
     assert "40  (20 genuine, 20 impostor; csv)" in lines[0]
-    assert "2, counted as non-matches; the first, at line 40: p0/bad.jpg: truncated" in lines[1]
+    assert "2, counted as non-matches; the first, at line 40: truncated (all with" in lines[1]
+    assert "bad.jpg" not in done.stdout + done.stderr
+    told = run("pairs.csv", "--embeddings", "faces.h5", "-v")
+    assert "line 40: p0/bad.jpg: truncated" in told.stderr
     for name in ("AUC", "EER", "accuracy", "threshold", "TAR at FAR 0.001"):
         assert any(line.startswith(name) for line in lines)
     assert "\x1b" not in done.stdout
+
+
+def test_names_of_pictures_are_said_with_v_alone(run: Run, fake_model_file: Path) -> None:
+    Image.new("RGB", (16, 16)).save("her.png")
+    words = ("pairs.csv", "--images", ".", "--model", str(fake_model_file))
+    quiet, told = run(*words), run(*words, "-v")
+    for done in (quiet, told):
+        assert done.returncode == 2 and done.stdout == ""
+        assert "none of its 26 names is found in ., which holds 1 pictures" in done.stderr
+    assert quiet.stderr.count("\n") == 1 and "her.png" not in quiet.stderr
+    assert "the list names 'p0/0.jpg' and the folder holds 'her.png'" in told.stderr
 
 
 def test_all_outputs_are_written_and_named(run: Run, folder: Path) -> None:

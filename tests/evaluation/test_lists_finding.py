@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,10 +90,27 @@ def test_names_without_ending_or_with_another_are_found(tmp_path: Path) -> None:
     )
 
 
-def test_a_name_that_fits_two_pictures_of_other_endings_is_refused(tmp_path: Path) -> None:
+def test_a_name_that_fits_two_pictures_of_other_endings_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     listed = _list(tmp_path / "p.csv", ["Ann/Ann_0001.png", "Bo/Bo_0001.png"])
-    with pytest.raises(InputError, match=r"fits both Ann/Ann_0001.jpg and Ann/Ann_0001.webp"):
-        resolve(listed, [*_KNOWN, "Ann/Ann_0001.webp"])
+    twice = [*_KNOWN, "Ann/Ann_0001.webp", "Ann/Ann_0001.gif"]
+    with (
+        caplog.at_level(logging.DEBUG),
+        pytest.raises(
+            InputError, match=r"p\.csv:2: a name fits 3 known pictures; keep one"
+        ) as error,
+    ):
+        resolve(listed, twice)
+    assert "Ann" not in str(error.value).partition("p.csv")[2]
+    assert "fits both Ann/Ann_0001.jpg and Ann/Ann_0001.webp" in caplog.text
+
+
+def test_a_name_without_ending_that_fits_faces_of_one_picture_says_so(tmp_path: Path) -> None:
+    listed = _list(tmp_path / "p.csv", ["Ann/Ann_0001", "Bo/Bo_0001"])
+    faces = ["Ann/Ann_0001.jpg#1", "Ann/Ann_0001.jpg#2", "Bo/Bo_0001.jpg#1"]
+    with pytest.raises(InputError, match="fits 2 known faces; embed with --detect largest"):
+        resolve(listed, faces)
 
 
 @pytest.mark.parametrize("seed", range(300))

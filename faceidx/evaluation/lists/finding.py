@@ -7,11 +7,13 @@ looked for by which the whole list finds its pictures; it is told, never applied
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +22,11 @@ from faceidx.errors import InputError
 from faceidx.evaluation.lists.lines import shown
 from faceidx.evaluation.lists.pairs import PairList
 from faceidx.images.keys import is_picture_name
+
+_log = logging.getLogger(__name__)
+
+Where = Callable[[int], str]
+"""From the place of a name to the file, and the line where there is one, for messages."""
 
 _SAMPLE = 32  # names that are looked for at the end of every known key
 _FOLDERS_TRIED = 4
@@ -66,13 +73,13 @@ def resolve(pairs: PairList, known_keys: Sequence[str], way: Way | None = None) 
         InputError: a name fits two known pictures.
     """
     way = find_way(pairs, known_keys) if way is None else way
-    wanted = [_put(name, way) for name in _wanted(pairs)]
+    wanted, where = [_put(name, way) for name in _wanted(pairs)], partial(_line_of, pairs)
     if way.unfold or way.other_ending:
         simplified = [_simplified(key, way) for key in known_keys]
-        _refuse_doubles(pairs.path, wanted, known_keys, simplified)
+        _refuse_doubles(where, wanted, known_keys, simplified)
         known_keys = simplified
     stems = _without_ending(pairs) and not way.other_ending
-    return find_names(pairs.path, wanted, known_keys, prefix=pairs.prefix, stems=stems)
+    return find_names(where, wanted, known_keys, prefix=pairs.prefix, stems=stems)
 
 
 def find_way(pairs: PairList, known_keys: Sequence[str]) -> Way:
@@ -109,7 +116,7 @@ def find_way(pairs: PairList, known_keys: Sequence[str]) -> Way:
 
 
 def find_names(
-    path: Path,
+    where: Where,
     wanted: Sequence[str],
     known_keys: Sequence[str],
     *,
@@ -119,7 +126,7 @@ def find_names(
     """Find names that stand in a file among known keys, as `resolve` does.
 
     Args:
-        path: the file, for messages.
+        where: each of them stands.
         prefix: as in `PairList`.
         stems: as in `PairList`.
 
@@ -138,7 +145,7 @@ def find_names(
                 rows[place] = known[name]
                 break
             if name in by_stem:
-                rows[place] = _only(by_stem[name], name, known_keys, path)
+                rows[place] = _only(by_stem[name], place, name, known_keys, where)
                 break
     return rows
 
@@ -159,10 +166,23 @@ def _stems(keys: Sequence[str]) -> dict[str, list[int]]:
     return rows
 
 
-def _only(rows: list[int], name: str, keys: Sequence[str], path: Path) -> int:
+def _line_of(pairs: PairList, place: int) -> str:
+    """The list, and the first line that has a name; templates are made of pictures elsewhere."""
+    if pairs.templates is not None:
+        return str(pairs.path)
+    first = np.argmax((pairs.left == place) | (pairs.right == place))
+    return f"{pairs.path}:{pairs.lines[first]}"
+
+
+def _only(rows: list[int], place: int, name: str, keys: Sequence[str], where: Where) -> int:
     if len(rows) > 1:
+        fitting = [keys[row] for row in rows]
+        _log.debug("%s: %s fits both %s and %s", where(place), name, *fitting[:2])
+        faces = "#" not in name and all("#" in key for key in fitting)
+        remedy = "embed with --detect largest" if faces else "keep one of them"
         raise InputError(
-            f"{path}: {name} fits both {keys[rows[0]]} and {keys[rows[1]]}; keep one of the two"
+            f"{where(place)}: a name fits {len(rows)} known {'faces' if faces else 'pictures'}; "
+            f"{remedy} (-v names two)"
         )
     return rows[0]
 
@@ -237,11 +257,13 @@ def _simplified(key: str, way: Way) -> str:
 
 
 def _refuse_doubles(
-    path: Path, wanted: Sequence[str], keys: Sequence[str], simplified: Sequence[str]
+    where: Where, wanted: Sequence[str], keys: Sequence[str], simplified: Sequence[str]
 ) -> None:
     """Refuse a name that stands for two pictures once both are simplified."""
     rows: dict[str, list[int]] = {name: [] for name in wanted}
     for row, key in enumerate(simplified):
         if key in rows:
             rows[key].append(row)
-            _only(rows[key], key, keys, path)
+    for place, name in enumerate(wanted):
+        if rows[name]:
+            _only(rows[name], place, name, keys, where)
