@@ -24,7 +24,7 @@ _CERTAIN = 6
 @click.command(
     epilog="""\b
 Examples:
-  faceidx verify a.jpg b.jpg --model run/model.safetensors --threshold-file t.json
+  faceidx verify a.jpg b.jpg --model run/model.safetensors --threshold t.json
   faceidx verify a.jpg b.jpg --model w600k_r50.onnx --preset insightface --threshold 0.3
   faceidx verify a.jpg b.jpg --model run/model.safetensors --json
 
@@ -36,12 +36,14 @@ run/model.safetensors --save-threshold t.json --at-fmr 1e-3"""
 @model_options(required=True)
 @pipeline_options()
 @click.option(
-    "--threshold-file",
-    type=FILE,
-    metavar="FILE.json",
-    help="Threshold and meaning of scores, by verify-pairs --save-threshold.",
+    "--threshold",
+    metavar="T|FILE.json",
+    help="Smallest score of a match: a number, or a threshold file of verify-pairs, which also "
+    "says what scores mean.",
 )
-@click.option("--threshold", type=float, help="Smallest score of a match.")
+@click.option(
+    "--threshold-file", type=FILE, metavar="FILE.json", help="The same, for a file alone."
+)
 @common_options
 def verify(
     left: Path,

@@ -35,8 +35,8 @@ class PairOptions:
     pipeline: PipelineOptions = field(default_factory=PipelineOptions)
     threshold_file: Path | None = None
     """Written by `verify-pairs --save-threshold` with the same model."""
-    threshold: float | None = None
-    """In place of a file."""
+    threshold: float | str | None = None
+    """Smallest score of a match, or such a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,9 @@ def verify_pair(options: PairOptions, progress: ProgressCallback = silent) -> Pa
         InputError: a picture cannot be read, the model cannot be opened, or the threshold file is
             none, or of another model.
     """
-    known = _threshold(options)
+    threshold, file = _threshold(options)
+    known = read_threshold(file) if file else None
+    options = replace(options, threshold=threshold, threshold_file=file)
     for path in (options.left, options.right):
         if not os.path.exists(path):  # noqa: PTH110 - `Path.exists` may raise OSError
             raise InputError(f"{path}: no such picture")
@@ -136,14 +138,14 @@ def verify_pair(options: PairOptions, progress: ProgressCallback = silent) -> Pa
         warnings.append(warning)
     if known is None and options.threshold is None:
         warnings.append(
-            "no threshold is known, so there is no verdict: give --threshold-file with what "
-            "`faceidx verify-pairs --save-threshold` wrote for this model, or --threshold"
+            "no threshold is known, so there is no verdict: give --threshold with a number, or "
+            "with what `faceidx verify-pairs --save-threshold` wrote for this model"
         )
     return PairVerdict(
         left=str(options.left),
         right=str(options.right),
         score=score,
-        threshold=known.threshold if known else options.threshold,
+        threshold=known.threshold if known else threshold,
         calibrated=known,
         model=model.name,
         fingerprint=model.fingerprint(flip=options.pipeline.flip),
@@ -151,13 +153,22 @@ def verify_pair(options: PairOptions, progress: ProgressCallback = silent) -> Pa
     )
 
 
-def _threshold(options: PairOptions) -> Threshold | None:
-    if options.threshold is not None:
-        if options.threshold_file is not None:
-            raise InputError("give --threshold-file or --threshold, not both")
-        if not math.isfinite(options.threshold):
-            raise InputError(f"--threshold: {options.threshold} is no finite number")
-    return read_threshold(options.threshold_file) if options.threshold_file else None
+def _threshold(options: PairOptions) -> tuple[float | None, Path | None]:
+    """The threshold that is given as a number, or else the file that one is given by."""
+    given, file = options.threshold, options.threshold_file
+    if given is None:
+        return None, file
+    if file is not None:
+        raise InputError("give --threshold-file or --threshold, not both")
+    try:
+        value = float(given)
+    except ValueError:
+        if Path(str(given)).exists():
+            return None, Path(str(given))
+        raise InputError(f"--threshold {given} is neither a number nor a threshold file") from None
+    if not math.isfinite(value):
+        raise InputError(f"--threshold: {given} is no finite number")
+    return value, None
 
 
 def _compared(known: Threshold, options: PairOptions, model: FaceModel) -> list[str]:

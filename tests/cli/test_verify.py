@@ -56,6 +56,7 @@ def test_one_json_object_holds_the_score_and_what_it_means(
     assert set(result["fmr_at_score"]) == {"at_most", "false_matches", "impostor"}
     assert set(result["likelihood_ratio"]) == {"ln", "log10"}
     assert result["model"] == "tiny.safetensors" and len(result["fingerprint"]) == 64
+    assert run.json(*pair, "--threshold", threshold_file) == result
     assert run.json(*pair, "--threshold", 2)["match"] is False
     assert run.json(*pair)["match"] is None
 
@@ -110,6 +111,8 @@ def test_flip_is_part_of_what_a_threshold_file_is_for(run: RunCli, threshold_fil
         (["p0/1.png", "none.png"], "none.png: no such picture"),
         (["p0/1.png", "p0"], "p0 cannot be compared: not a file"),
         (["p0/1.png", "p0/0.png", "--threshold", "nan"], "no finite number"),
+        (["p0/1.png", "p0/0.png", "--threshold", "x"], "x is neither a number nor a threshold"),
+        (["p0/1.png", "p0/0.png", "--threshold", "p0/0.png"], "p0/0.png is no threshold file"),
         (["p0/1.png", "p0/0.png", "--threshold-file", "none"], "no such threshold file"),
         (["p0/1.png", "p0/0.png", "--threshold-file", "p0/0.png"], "no threshold file"),
         (["p0/1.png", "p0/0.png", "--threshold-file", "t", "--threshold", "1"], "not both"),
