@@ -92,6 +92,8 @@ class Verification:
     origin: Origin | None
     """Where the embeddings come from; None for scores computed elsewhere."""
     groups: GroupFigures | None = None
+    embedded_here: bool = False
+    """Whether the pictures were embedded to be judged, and not before."""
     warnings: list[str] = field(default_factory=list)
 
     def counts(self) -> tuple[int, int]:
@@ -122,6 +124,7 @@ class Verification:
     def as_json(self) -> dict[str, Any]:
         """The fields of `--json`."""
         genuine, impostor = self.counts()
+        made = self.origin.preprocessing if self.origin and self.embedded_here else {}
         return {
             "pairs": genuine + impostor,
             "genuine": genuine,
@@ -140,6 +143,9 @@ class Verification:
             "warnings": self.warnings,
             "model": self.origin.model if self.origin else None,
             "fingerprint": self.origin.fingerprint if self.origin else None,
+            "engine": made.get("engine"),
+            "engine_precision": made.get("precision"),  # `precision` is that of the decisions
+            "detect": made.get("detect"),
         }
 
 

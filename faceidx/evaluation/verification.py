@@ -135,6 +135,7 @@ def judge(
         other_policy=beside,
         origin=known.origin if known else None,
         groups=by_group,
+        embedded_here=options.model is not None,
         warnings=([f"the names of the list were found {way}"] if way else [])
         + _warnings(figures, roc, missing, missing_pictures, units)
         + (group_warnings(by_group) if by_group else []),

@@ -101,6 +101,7 @@ def test_a_pair_whose_photo_has_no_face_is_missing_with_the_reason(
     )
     assert (result["pairs"], result["missing"]) == (4, 1)
     assert result["missing_pairs"][0]["reason"].endswith("no face was found in it")
+    assert (result["engine"], result["detect"]) == ("torch", "central")
     assert result["auc"] == 1.0
 
 

@@ -31,6 +31,9 @@ def test_the_verification_is_that_of_verify_pairs_with_the_same_options(
         wanted = run_cli.json("verify-pairs", listed, *given, *words)
         found = run_cli.json("eval", "--pairs", listed, *given, *words)["verification"]
         assert found == {name: value for name, value in wanted.items() if name not in _FILES}
+        made = [found[name] for name in ("engine", "engine_precision", "detect")]
+        assert made == ["torch", "fp32", "none"]
+        assert isinstance(found["precision"], float)  # of the decisions
     assert [point["target"] for point in found["tar_at_far"]] == [0.3, 0.1]
     assert (found["folds"], found["missing_policy"]) == (2, "reject")
 

@@ -65,6 +65,7 @@ def test_one_json_object_is_all_that_stdout_holds(run: Run, folder: Path) -> Non
     ]
     assert [point["target"] for point in result["tar_at_far"]] == [0.2, 0.05]
     assert set(result["confusion"]) == {"tp", "fp", "tn", "fn"}
+    assert [result[name] for name in ("engine", "engine_precision", "detect")] == [None] * 3
     assert result["other_policy"]["missing_policy"] == "reject"
     assert done.stderr == ""
 
