@@ -181,27 +181,13 @@ def summary(result: Mapping[str, Any], groups: GroupFigures | None = None) -> st
     from faceidx.escape import for_terminal
     from faceidx.evaluation.group_table import HEADER, group_facts, group_rows
 
-    low, high = result["auc_ci"]
     rows = [
         ("pairs", f"{result['pairs']:,}  ({result['genuine']:,} genuine, "
          f"{result['impostor']:,} impostor; {result['format']})"),
         ("pictures", _pictures(result)) if result.get("all_pairs")
         else ("missing", _missing(result)),
-        ("AUC", f"{result['auc']:.5f}  (95 %: {low:.5f} to {high:.5f}, {result['auc_ci_method']})"),
-        ("EER", f"{result['eer']:.3%}  ({_sure(result['eer_ci'], result['eer_ci_naive'])})"),
-        ("accuracy", _accuracy(result)),
-        ("threshold", f"{result['threshold']:.6f}  (best accuracy)"),
-        ("Cllr", _cllr(result)),
     ]  # fmt: skip
-    rows += [
-        (
-            f"TAR at FAR {point['target']:g}",
-            f"{point['tar']:.3%}  ({_sure(point['tar_ci'], point['tar_ci_naive'])}; FAR "
-            f"{point['far']:.3g}, {point['false_matches']:,} false matches, threshold "
-            f"{point['threshold']:.6f})",
-        )
-        for point in result["tar_at_far"]
-    ]
+    rows += [("figures", "none")] if result["auc"] is None else _figures(result)
     if result.get("other_policy"):
         rows.append(_other_policy(result["other_policy"]))
     if groups is not None:
@@ -217,6 +203,26 @@ def summary(result: Mapping[str, Any], groups: GroupFigures | None = None) -> st
         lines += ["", *aligned([HEADER, *group_rows(groups)]).split("\n"), ""]
     lines += [f"note: {warning}" for warning in result["warnings"]]
     return "\n".join(for_terminal(line) for line in lines)
+
+
+def _figures(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    low, high = result["auc_ci"]
+    rows = [
+        ("AUC", f"{result['auc']:.5f}  (95 %: {low:.5f} to {high:.5f}, {result['auc_ci_method']})"),
+        ("EER", f"{result['eer']:.3%}  ({_sure(result['eer_ci'], result['eer_ci_naive'])})"),
+        ("accuracy", _accuracy(result)),
+        ("threshold", f"{result['threshold']:.6f}  (best accuracy)"),
+        ("Cllr", _cllr(result)),
+    ]
+    return rows + [
+        (
+            f"TAR at FAR {point['target']:g}",
+            f"{point['tar']:.3%}  ({_sure(point['tar_ci'], point['tar_ci_naive'])}; FAR "
+            f"{point['far']:.3g}, {point['false_matches']:,} false matches, threshold "
+            f"{point['threshold']:.6f})",
+        )
+        for point in result["tar_at_far"]
+    ]
 
 
 def _accuracy(result: Mapping[str, Any]) -> str:
@@ -254,7 +260,7 @@ def _other_policy(other: Mapping[str, Any]) -> tuple[str, str]:
     """The figures that the other policy for missing pairs gives, in one line."""
     name = f"with {other['missing_policy']}"
     if other["auc"] is None:
-        return name, "no figures: without the missing pairs a class is empty"
+        return name, "no figures: one kind of pairs is lacking, or too few are left"
     told = [f"AUC {other['auc']:.5f}", f"EER {other['eer']:.3%}"]
     told += [] if other["accuracy"] is None else [f"accuracy {other['accuracy']:.3%}"]
     told += [f"TAR {p['tar']:.3%} at FAR {p['target']:g}" for p in other["tar_at_far"]]

@@ -33,6 +33,12 @@ from faceidx.evaluation.roc import (
 # Doddington et al., "The NIST speaker recognition evaluation", Speech Communication 31, 2000: with
 # 30 errors the true rate lies within 30 % of the one found, with 90 % confidence.
 ENOUGH_ERRORS = 30
+_FIELDS = (
+    *("auc", "auc_ci", "auc_ci_method", "auc_ci_delong", "eer", "eer_ci", "eer_ci_naive"),
+    *("accuracy", "accuracy_std", "accuracy_ci", "accuracy_ci_naive", "folds", "threshold"),
+    *("confusion", "precision", "f1", "tar_at_far", "d_prime", "min_cllr", "cllr", "calibration"),
+)
+_OF_POINT = ("far", "tar", "threshold", "false_matches", "tar_ci", "tar_ci_naive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +114,14 @@ class Figures:
                 {"slope": fitted.slope, "intercept": fitted.intercept} if fitted else None
             ),
         }
+
+
+def no_figures(targets: Sequence[float]) -> dict[str, Any]:
+    """The fields of `Figures.as_json` where none can be computed."""
+    return {
+        **dict.fromkeys(_FIELDS),
+        "tar_at_far": [{"target": target, **dict.fromkeys(_OF_POINT)} for target in targets],
+    }
 
 
 def figures_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ import numpy as np
 from faceidx.embedding.pipeline import PipelineOptions
 from faceidx.embedding.store import Origin
 from faceidx.escape import write_csv
-from faceidx.evaluation.figures import Figures
+from faceidx.evaluation.figures import Figures, no_figures
 from faceidx.evaluation.folds import Folds
 from faceidx.evaluation.group_figures import GroupFigures
 from faceidx.evaluation.lists.pairs import PairList, ScoreList
@@ -74,13 +75,11 @@ class Judged:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verification:
-    """The verdict on a list of pairs."""
+class Scored(ABC):
+    """A list of pairs with its scores, and what is known of it with or without figures."""
 
     listed: PairList | ScoreList
     judged: Judged
-    figures: Figures
-    roc: Roc
     policy: MissingPolicy
     missing: list[MissingPair]
     missing_pictures: dict[str, str]
@@ -121,6 +120,10 @@ class Verification:
         pictures = self.pictures or listed.keys
         return pictures[left], pictures[right]
 
+    @abstractmethod
+    def figure_fields(self) -> dict[str, Any]:
+        """The figures, as the fields of `--json`."""
+
     def as_json(self) -> dict[str, Any]:
         """The fields of `--json`."""
         genuine, impostor = self.counts()
@@ -137,7 +140,7 @@ class Verification:
             "missing_policy": self.policy,
             "judged": len(self.judged.scores),
             "format": self.listed.format,
-            **self.figures.as_json(),
+            **self.figure_fields(),
             "other_policy": self.other_policy,
             "groups": self.groups.as_json() if self.groups else None,
             "warnings": self.warnings,
@@ -149,7 +152,31 @@ class Verification:
         }
 
 
-def write_scores(path: Path, verification: Verification) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Verification(Scored):
+    """The verdict on a list of pairs."""
+
+    figures: Figures
+    roc: Roc
+
+    def figure_fields(self) -> dict[str, Any]:
+        """The figures, as the fields of `--json`."""
+        return self.figures.as_json()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneClass(Scored):
+    """A list of which only genuine or only impostor pairs can be judged: it has no curve."""
+
+    targets: tuple[float, ...]
+    """False match rates, at none of which there is a TAR."""
+
+    def figure_fields(self) -> dict[str, Any]:
+        """The figures, all of them None."""
+        return no_figures(self.targets)
+
+
+def write_scores(path: Path, verification: Scored) -> None:
     """Write the scores that the figures rest on: `left,right,label,score`, label 1 for genuine.
 
     Pairs that are left out are not in it, so that judging the file again gives the same figures.

@@ -31,6 +31,7 @@ from faceidx.evaluation.threshold import write_threshold
 from faceidx.evaluation.verdict import (
     Judged,
     MissingPolicy,
+    OneClass,
     Verification,
     VerifyOptions,
     write_scores,
@@ -45,14 +46,15 @@ def verify_pairs(
     options: VerifyOptions,
     progress: ProgressCallback = silent,
     known: KnownEmbeddings | None = None,
-) -> Verification:
+) -> Verification | OneClass:
     """Score a list, compute its figures and write what was asked for.
 
     Args:
         known: embeddings held elsewhere, in place of `options.embeddings`.
 
     Raises:
-        InputError: the list, the embeddings or the options are wrong, or an output exists.
+        InputError: the list, the embeddings or the options are wrong, an output exists, or one is
+            asked for that a list of one kind of pairs cannot give.
     """
     check_options(options)
     if options.all_pairs:
@@ -92,14 +94,15 @@ def judge(
     options: VerifyOptions,
     progress: ProgressCallback = silent,
     groups: GroupTable | None = None,
-) -> Verification:
+) -> Verification | OneClass:
     """Score a list that was read already and compute its figures; write nothing.
 
     Args:
         groups: whose figures are wanted apart.
 
     Raises:
-        InputError: embeddings are lacking or not needed, or the figures cannot be computed.
+        InputError: embeddings are lacking or not needed, the figures cannot be computed, or what
+            was asked for needs both genuine and impostor pairs and one kind is lacking.
     """
     people: list[str] | None = None
     if isinstance(listed, ScoreList):
@@ -121,24 +124,31 @@ def judge(
     other: MissingPolicy = "reject" if options.missing == "exclude" else "exclude"
     beside = _other_policy(other, scores, found, listed, units, options) if missing else None
     judged = _apply(options.missing, scores, found, listed.genuine)
+    facts: dict[str, Any] = {
+        "listed": listed,
+        "judged": judged,
+        "policy": options.missing,
+        "missing": missing,
+        "missing_pictures": missing_pictures,
+        "pictures": pictures,
+        "other_policy": beside,
+        "origin": known.origin if known else None,
+        "embedded_here": options.model is not None,
+    }
+    told = [f"the names of the list were found {way}"] if way else []
+    if lacking := _lacking(judged, listed):
+        _refuse_what_needs_both(options, lacking)
+        return OneClass(targets=options.fmr, warnings=[*told, lacking], **facts)
     figures, roc = _figures(judged, listed, units, options)
     by_group = None if groups is None else _by_group(groups, people, listed, judged, roc, options)
     return Verification(
-        listed=listed,
-        judged=judged,
         figures=figures,
         roc=roc,
-        policy=options.missing,
-        missing=missing,
-        missing_pictures=missing_pictures,
-        pictures=pictures,
-        other_policy=beside,
-        origin=known.origin if known else None,
         groups=by_group,
-        embedded_here=options.model is not None,
-        warnings=([f"the names of the list were found {way}"] if way else [])
+        warnings=told
         + _warnings(figures, roc, missing, missing_pictures, units)
         + (group_warnings(by_group) if by_group else []),
+        **facts,
     )
 
 
@@ -227,6 +237,29 @@ def _apply(
         index=np.arange(len(scores)),
         rejected=~found,
     )
+
+
+def _lacking(judged: Judged, listed: PairList | ScoreList) -> str:
+    """Say which kind of pairs there is none of to judge; empty where there are both, or none."""
+    genuine = np.count_nonzero(judged.genuine)
+    if 0 < genuine < len(judged.genuine) or not len(judged.genuine):
+        return ""
+    kind, wanted = ("impostor", False) if genuine else ("genuine", True)
+    number = int(np.count_nonzero(listed.genuine == wanted))
+    why = f"no {kind} pair is in the list; the figures need some"
+    if number:
+        why = (
+            f"all {number:,} {kind} pairs are left out, each with a missing picture; the figures "
+            "need some (--missing reject counts them as non-matches)"
+        )
+    return why
+
+
+def _refuse_what_needs_both(options: VerifyOptions, lacking: str) -> None:
+    """Raise `InputError` where an output is wanted that rests on the curve."""
+    for name in ("save_threshold", "report", "groups"):
+        if getattr(options, name) is not None:
+            raise InputError(f"{options.pairs}: {lacking}; drop --{name.replace('_', '-')}")
 
 
 def _figures(
@@ -342,10 +375,12 @@ def _warnings(
     return warnings
 
 
-def _write(verification: Verification, options: VerifyOptions) -> None:
+def _write(verification: Verification | OneClass, options: VerifyOptions) -> None:
     if options.scores is not None:
         with whole_file(options.scores) as temporary:
             write_scores(temporary, verification)
+    if isinstance(verification, OneClass):
+        return
     if options.save_threshold is not None:
         point = _chosen_point(verification.roc, options)
         write_threshold(

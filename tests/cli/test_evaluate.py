@@ -60,6 +60,17 @@ def test_a_list_that_reads_in_two_ways_is_settled_by_the_option_that_is_named(
     assert run_cli.json(*words, "--format", "pairs01")["verification"]["genuine"] == 2
 
 
+def test_a_list_of_one_class_has_no_figures(
+    listed: Path, pictures: Path, fake_model_file: Path, run_cli: RunCli
+) -> None:
+    genuine = [line for line in listed.read_text().splitlines() if not line.endswith(",0")]
+    listed.write_text("\n".join(genuine))
+    words = ("eval", "--pairs", listed, "--images", pictures, "--model", fake_model_file)
+    assert run_cli.json(*words)["verification"]["auc"] is None
+    out, _ = run_cli(*words)
+    assert "note: no impostor pair is in the list" in out
+
+
 @pytest.mark.parametrize("option", ["--format=csv", "--fmr=0.1", "--folds=2", "--missing=reject"])
 def test_what_judges_a_list_needs_one(fake_model_file: Path, run_cli: RunCli, option: str) -> None:
     _, err = run_cli("eval", "--model", fake_model_file, "--data", ".", option, code=2)

@@ -85,6 +85,29 @@ def test_people_read_a_table_that_no_name_can_disturb(run: Run) -> None:
     assert "\x1b" not in done.stdout
 
 
+def test_a_list_of_one_class_is_counted_and_has_no_figures(run: Run, folder: Path) -> None:
+    rows = "p0/0.jpg,p0/1.jpg,1\np0/0.jpg,p0/2.jpg,1\np0/0.jpg,p1/gone.jpg,0\n"
+    (folder / "one.csv").write_text(f"left,right,label\n{rows}")
+    words = ("one.csv", "--embeddings", "faces.h5")
+    done = run(*words, "--json", "--scores", "s.csv")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["pairs"], result["missing"]) == (3, 1)
+    assert result["auc"] is None and result["confusion"] is None
+    assert result["missing_pairs"][0]["right"] == "p1/gone.jpg"
+    assert result["other_policy"]["auc"] == 1
+    told = run(*words)
+    assert told.returncode == 0, told.stderr
+    lines = told.stdout.splitlines()
+    assert lines[2].split() == ["figures", "none"]
+    assert lines[3].startswith("with reject  AUC 1.00000")
+    assert lines[4].startswith("note: all 1 impostor pairs are left out")
+    assert len(lines) == 5
+    done = run(*words, "--save-threshold", "t.json")
+    assert done.returncode == 2 and not (folder / "t.json").exists()
+    assert done.stderr.count("\n") == 1 and "drop --save-threshold" in done.stderr
+
+
 def test_names_of_pictures_are_said_with_v_alone(run: Run, fake_model_file: Path) -> None:
     Image.new("RGB", (16, 16)).save("her.png")
     words = ("pairs.csv", "--images", ".", "--model", str(fake_model_file))

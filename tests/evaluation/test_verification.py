@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from faceidx.errors import InputError
 from faceidx.evaluation.lists.pairs import ScoreList
+from faceidx.evaluation.verdict import OneClass
 from faceidx.evaluation.verification import VerifyOptions, judge, parse_targets, verify_pairs
 
 Write = Callable[..., Path]
@@ -125,9 +127,15 @@ def test_figures_under_the_other_policy_stand_beside(lines: tuple[Path, Path]) -
 def test_a_class_that_is_missing_whole_is_said(tmp_path: Path, embeddings: Write) -> None:
     path = embeddings(["a/1", "a/2", "b/1"])
     pairs = _list(tmp_path / "p.csv", [("a/1", "a/2", 1), ("a/1", "c/1", 0), ("c/1", "b/1", 0)])
-    with pytest.raises(InputError, match=r"p\.csv: all 1 pairs are genuine.*2 pairs .*left out"):
-        verify_pairs(VerifyOptions(pairs=pairs, embeddings=path))
+    verdict = verify_pairs(VerifyOptions(pairs=pairs, embeddings=path))
+    assert isinstance(verdict, OneClass)
+    assert (verdict.counts(), len(verdict.judged.scores)) == ((1, 2), 1)
+    assert [pair.line for pair in verdict.missing] == [3, 4]
+    assert len(verdict.warnings) == 1
+    assert "all 2 impostor pairs are left out" in verdict.warnings[0]
     rejecting = verify_pairs(VerifyOptions(pairs=pairs, embeddings=path, missing="reject"))
+    assert verdict.other_policy is not None
+    assert verdict.other_policy["auc"] == rejecting.as_json()["auc"]
     assert rejecting.other_policy == {
         "missing_policy": "exclude",
         "judged": 1,
@@ -138,6 +146,46 @@ def test_a_class_that_is_missing_whole_is_said(tmp_path: Path, embeddings: Write
             )
         ),
     }
+
+
+@pytest.mark.parametrize(("label", "lacking"), [(1, "impostor"), (0, "genuine")])
+def test_a_list_of_one_class_has_scores_and_no_figures(
+    tmp_path: Path, embeddings: Write, label: int, lacking: str
+) -> None:
+    path = embeddings(["a/1", "a/2", "b/1"])
+    both = [("a/1", "a/2", 1), ("a/1", "b/1", 0)]
+    pairs = _list(tmp_path / "p.csv", [(left, right, label) for left, right, _ in both])
+    options = VerifyOptions(pairs=pairs, embeddings=path, fmr=(0.1, 0.0))
+    told = verify_pairs(replace(options, scores=tmp_path / "s.csv")).as_json()
+    assert told["warnings"] == [f"no {lacking} pair is in the list; the figures need some"]
+    assert (tmp_path / "s.csv").read_text().count("\n") == 3
+    with_both = replace(options, pairs=_list(tmp_path / "both.csv", both))
+    usual = verify_pairs(with_both).as_json()
+    assert list(told) == list(usual)
+    known = {"pairs", "genuine", "impostor", "missing_policy", "judged", "format", "warnings"}
+    known |= {"missing", "missing_pairs", "missing_pictures", "model", "fingerprint"}
+    assert {name for name, value in told.items() if value is not None} == {*known, "tar_at_far"}
+    for point, usual_point in zip(told["tar_at_far"], usual["tar_at_far"], strict=True):
+        assert point == {**dict.fromkeys(usual_point), "target": usual_point["target"]}
+
+
+@pytest.mark.parametrize("output", ["save_threshold", "report", "groups"])
+def test_what_needs_both_classes_is_refused_before_anything_is_written(
+    tmp_path: Path, embeddings: Write, output: str
+) -> None:
+    pairs = _list(tmp_path / "p.csv", [("a/1", "a/2", 1)])
+    (tmp_path / "g.csv").write_text("identity,group\na,x\n")
+    path = tmp_path / ("g.csv" if output == "groups" else "new")
+    options = VerifyOptions(
+        pairs=pairs,
+        embeddings=embeddings(["a/1", "a/2"]),
+        scores=tmp_path / "s.csv",
+        **{output: path},  # type: ignore[arg-type]
+    )
+    before = set(tmp_path.iterdir())
+    with pytest.raises(InputError, match=f"no impostor pair .* drop --{output.replace('_', '-')}"):
+        verify_pairs(options)
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_figures_on_few_errors_draw_a_warning(people: tuple[Path, Path]) -> None:
