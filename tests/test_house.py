@@ -27,6 +27,7 @@ _BASE = {
     "processes",
     "tables",
     "threads",
+    "versions",
 }
 # Folder -> the folders that it may import.
 _MAY_IMPORT = {

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files as package_files
 from pathlib import Path
 from string import Template
@@ -20,6 +19,7 @@ from urllib.parse import quote
 
 from faceidx.evaluation.markup import card, face, image, page, pair_figure, plural, share, table
 from faceidx.files import whole_file
+from faceidx.versions import version_of
 
 # Of each kind: enough to see what happens, and few enough for a page of some hundred kilobytes.
 _SHOWN = 8
@@ -91,7 +91,7 @@ def write_page(
         seconds=_seconds(facts["seconds"]),
         files=_files(files),
         commands="\n".join(_command(command) for command in commands),
-        version=escape(_version()),
+        version=escape(f" {version_of('faceidx') or ''}".rstrip()),
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     with whole_file(path) as temporary:
@@ -320,10 +320,3 @@ def _percent(share: float) -> str:
 
 def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.4f}"
-
-
-def _version() -> str:
-    try:
-        return " " + version("faceidx")
-    except PackageNotFoundError:  # a checkout that was never installed
-        return ""

@@ -6,13 +6,13 @@ import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from faceidx.errors import InputError
 from faceidx.evaluation.markup import image, page
 from faceidx.images.folders import require_elsewhere
+from faceidx.versions import version_of
 
 PAGE, FIGURES, SCORES = "index.html", "figures.json", "scores.csv"
 _VERSIONS = ("faceidx", "numpy", "h5py", "matplotlib", "pillow")
@@ -79,7 +79,4 @@ def making_facts(command: str) -> Sequence[tuple[str, str]]:
 def _versions() -> Iterable[str]:
     yield f"Python {platform.python_version()}"
     for package in _VERSIONS:
-        try:
-            yield f"{package} {version(package)}"
-        except PackageNotFoundError:  # a checkout that was never installed
-            yield f"{package} (not installed)"
+        yield f"{package} {version_of(package) or '(not installed)'}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import warnings
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from faceidx.models.file import ModelFile, backbone_digest, write_model
 from faceidx.models.onnx_record import CLASSIFIER, attach_record
 from faceidx.models.open import ModelOptions, kind_of, read_content
 from faceidx.models.record import Head, fingerprint
+from faceidx.versions import version_of
 
 if TYPE_CHECKING:
     import onnx
@@ -190,7 +190,7 @@ def _write_onnx(content: ModelFile, source: str, out: Path) -> dict[str, Any]:
     graph = onnx_graph(
         backbone, record.preprocessing.image_size, head=record.head, head_weights=content.head
     )
-    graph.producer_name, graph.producer_version = "faceidx", _version()
+    graph.producer_name, graph.producer_version = "faceidx", version_of("faceidx") or ""
     attach_record(graph, record, backbone_digest(content, source))
     data = graph.SerializeToString()
     least, largest = _compare(backbone, data, record.preprocessing.image_size)
@@ -202,14 +202,6 @@ def _write_onnx(content: ModelFile, source: str, out: Path) -> dict[str, Any]:
     with whole_file(out) as temporary:
         temporary.write_bytes(data)
     return {"opset": OPSET, "least_cosine": least, "largest_difference": largest}
-
-
-def _version() -> str:
-    """Of faceidx; empty in a checkout that was never installed."""
-    try:
-        return version("faceidx")
-    except PackageNotFoundError:
-        return ""
 
 
 def _compare(backbone: nn.Module, graph: bytes, image_size: tuple[int, int]) -> tuple[float, float]:

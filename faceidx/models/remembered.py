@@ -11,7 +11,6 @@ import logging
 import os
 import platform
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from faceidx.errors import FaceidxError
 from faceidx.files import cache_folder, whole_file
 from faceidx.images.workers import usable_cores
 from faceidx.models.device import device_name
+from faceidx.versions import version_of
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def machine_key(*facts: object, device: str) -> str:
     Args:
         device: what runs the model; of a GPU counts what it is, not its number.
     """
-    packages = {name: _version(name) for name in ("torch", "onnxruntime", "openvino", "faceidx")}
+    packages = {name: version_of(name) for name in ("torch", "onnxruntime", "openvino", "faceidx")}
     machine = [
         processor(),
         usable_cores(),
@@ -100,13 +100,6 @@ def _read() -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return measured if isinstance(measured, dict) else {}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def processor() -> str:

@@ -71,7 +71,7 @@ def test_a_key_is_for_one_machine_one_installation_and_one_model(
     key = machine_key("weights", device="cpu")
     assert machine_key("weights", device="cpu") == key
     assert machine_key("others", device="cpu") != key
-    monkeypatch.setattr(remembered, "version", lambda _: "99")
+    monkeypatch.setattr(remembered, "version_of", lambda _: "99")
     assert machine_key("weights", device="cpu") != key
 
 
