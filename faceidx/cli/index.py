@@ -352,11 +352,12 @@ def _recall_text(result: Mapping[str, Any]) -> str:
     if tuning is None:
         return "1 (exact search)"
     recall = tuning["recall"]
-    people = recall["identities"]
+    people, strangers = recall["identities"], recall["strangers"]
     settings = ", ".join(f"{name} {value}" for name, value in tuning["parameters"].items())
     return (
         f"{recall['neighbours']:.4f} of nearest pictures"
         + (f", {people:.4f} of people" if people is not None else "")
+        + (f", {strangers:.4f} of nearest to strangers" if strangers is not None else "")
         + f" ({recall['queries']:,} held-out pictures, {for_terminal(tuning['factory'])}, "
         + (f"{settings}, " if settings else "")
         + f"{tuning['candidates']} candidates; {tuning['queries_per_second']:,.0f} queries/s)"

@@ -163,7 +163,7 @@ def _warn_of_recall(tuning: Tuning) -> None:
     _log.warning(
         "recall %.4f of %s is all that %s reaches, less than --target-recall %g; "
         "--kind flat is exact",
-        getattr(tuning.recall, tuning.recall_of) or tuning.recall.neighbours,
+        tuning.reached,
         tuning.recall_of,
         tuning.factory,
         tuning.target_recall,

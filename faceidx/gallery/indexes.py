@@ -28,7 +28,7 @@ from faceidx.gallery.clusters import (
 )
 from faceidx.gallery.manifest import Tuning
 from faceidx.gallery.memory import available_memory
-from faceidx.gallery.tune import NEIGHBOURS, Truth, hold_out, truth, tune
+from faceidx.gallery.tune import NEIGHBOURS, Truth, hold_out, hold_out_people, truth, tune
 from faceidx.gallery.vectors import BLOCK_ROWS, Vectors
 from faceidx.progress import Progress, ProgressCallback, silent
 
@@ -228,7 +228,7 @@ class _Work:
             assert carried
             self._add(index, new)
             return index, (carried.tuning, True)
-        held_out = hold_out(new, self._chance)
+        held_out = hold_out_people(new, self._codes, self._chance)
         learned = np.setdiff1d(new, held_out, assume_unique=True)
         if not start:
             few = learned[:: -(-len(learned) // _LEARNED)]

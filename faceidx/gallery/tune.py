@@ -3,6 +3,8 @@
 Some rows of the gallery are held out: no centroid is made of them, and a graph takes them up last.
 Each is then searched for, itself not counting as an answer, and what the index finds is compared
 with exact search. So recall is measured on the user's own vectors, whose people it has to find.
+The same search tells what a stranger would meet, with all pictures of the own person taken out of
+both answers: whoever is nearest to a stranger lies far off, and is found less easily.
 """
 
 from __future__ import annotations
@@ -15,20 +17,28 @@ from typing import Any
 import numpy as np
 
 from faceidx.gallery.approximate import PARAMETERS, Approximate, set_parameter, set_parameters
-from faceidx.gallery.manifest import Recall, Tuning
+from faceidx.gallery.manifest import STRANGERS_BELOW, Recall, Tuning
 from faceidx.gallery.rank import exact_scores
 from faceidx.gallery.scan import Scan
 from faceidx.gallery.vectors import Vectors
 
 NEIGHBOURS, IDENTITIES = "neighbours", "identities"
 _QUERIES = 2000
-_SHARE = 10  # of the rows, one in so many at most
+_SHARE = 4  # of the rows, one in so many at most
+# Where none of n searches fails, up to 3 / n of them may (the rule of three): a target that fewer
+# queries cannot show is not believed to be reached.
+_RULE = 3
 _TIMED, _RUNS = 1000, 3
 # Cosines as close as this are one: whichever picture comes first is right.
 _TIE = 1e-6
 # Itself comes first, or second to its equal; among so many there is one that is not held out.
 _CERTAIN, _ENOUGH = 2, 32
+# Pictures of a person that are looked past to find the nearest of somebody else.
+_MATES = 256
 _CANDIDATES = (4, 8, 16, 32, 64, 128)
+# Codes of a bit a number rank those far off so roughly that more may be needed. They cost exact
+# comparisons, and are tried only where nothing else helps.
+_MANY_CANDIDATES = (256, 512, 1024)
 
 
 @dataclass(kw_only=True)
@@ -45,6 +55,13 @@ class Truth:
     """(T,) number of the person on that row; -1 where it has no identity."""
     known: np.ndarray
     """(T,) whether that is the person of the row searched for."""
+    mated: np.ndarray
+    """(T,) whether the search counts as one for somebody enrolled."""
+    strange: np.ndarray
+    """(T,) cosine with the nearest row of anybody else; -inf where the search does not count as one
+    for a stranger, or the row's own person fills all places looked at."""
+    looked_past: int
+    """The most rows of one person that are passed over to find somebody else's."""
     seconds: float | None
     """What exact search took for `timed` of them; None where nobody asked."""
 
@@ -55,8 +72,26 @@ class Truth:
 
 def hold_out(rows: np.ndarray, chance: np.random.Generator) -> np.ndarray:
     """Draw the rows to measure with, in order."""
-    size = min(_QUERIES, -(-len(rows) // _SHARE))
-    return np.sort(chance.choice(rows, size, replace=False))
+    return np.sort(chance.choice(rows, _size(rows), replace=False))
+
+
+def hold_out_people(rows: np.ndarray, codes: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+    """Draw such rows, half of them all rows of some people, who are strangers until then.
+
+    Args:
+        rows: to draw from, in order.
+        codes: (N,) the person of each row of the gallery, -1 without identity.
+    """
+    named = rows[codes[rows] >= 0]
+    turn = chance.permutation(int(codes.max(initial=0)) + 1)[codes[named]]
+    whole = named[np.argsort(turn, kind="stable")][: _size(rows) // 2]
+    rest = np.setdiff1d(rows, whole, assume_unique=True)
+    single = chance.choice(rest, _size(rows) - len(whole), replace=False)
+    return np.sort(np.concatenate([whole, single]))
+
+
+def _size(rows: np.ndarray) -> int:
+    return min(_QUERIES, -(-len(rows) // _SHARE))
 
 
 def truth(
@@ -75,14 +110,21 @@ def truth(
         memory: what exact search might take of it, to be timed so; None: it is not to be timed.
     """
     queries = vectors.rows(held_out)
-    k = min(_CERTAIN if indexed else _ENOUGH, vectors.count)
+    mates = min(_MATES, _most_pictures(codes[held_out], codes))
+    k = min((_CERTAIN if indexed else _ENOUGH) + mates, vectors.count)
     scores, found = _nearest(vectors, queries, k)
     answers = found != held_out[:, None] if indexed else ~np.isin(found, held_out)
+    own = codes[held_out]
+    others = answers & (codes[found] != own[:, None]) & (own >= 0)[:, None]
     seconds = None
     if memory is not None:
         scan = Scan(vectors, memory=memory)
         scan.search(queries[:1], 1)  # reads and rounds the vectors
         seconds = _fastest(lambda: scan.search(queries[:_TIMED], 1))
+    alone = np.zeros(len(own), dtype=bool) if indexed else _alone(codes, held_out)
+    strange = np.where(others, scores, -np.inf).max(1)
+    if alone.any():  # no links lead to these by their own people's pictures, as in a graph
+        strange[~alone] = -np.inf
     usable = answers.any(1)
     first = answers.argmax(1)
     picked = np.flatnonzero(usable), first[usable]
@@ -92,9 +134,25 @@ def truth(
         vectors=queries[usable],
         score=scores[picked],
         person=person,
-        known=(person >= 0) & (person == codes[held_out[usable]]),
+        known=(person >= 0) & (person == own[usable]),
+        mated=~alone[usable] if not alone[usable].all() else alone[usable],
+        strange=strange[usable],
+        looked_past=mates,
         seconds=seconds,
     )
+
+
+def _alone(codes: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+    """Of which of the rows held out the person has no other row; False without identity."""
+    present = codes.copy()
+    present[held_out] = -1
+    return (codes[held_out] >= 0) & ~np.isin(codes[held_out], present)
+
+
+def _most_pictures(people: np.ndarray, codes: np.ndarray) -> int:
+    """The most rows that any of some people has."""
+    pictures = np.bincount(codes[codes >= 0])
+    return int(pictures[people[people >= 0]].max(initial=0))
 
 
 def _fastest(search: Callable[[], object]) -> float:
@@ -140,24 +198,28 @@ def tune(
         those of the highest recall.
     """
     best: tuple[float, dict[str, int], int, _Found] | None = None
-    reached = False
-    for parameters in _ladder(index):
+    exact = _Scores(vectors, expected.vectors)
+    everybody = vectors.count < STRANGERS_BELOW
+    trusted = _can_show(target, len(expected.rows), vectors.count)
+    for parameters, widths in _settings(index, thorough=everybody):
         set_parameters(index, parameters)
-        found = _Found(index, vectors, codes, expected)
-        for candidates in _CANDIDATES:
+        found = _Found(index, exact, codes, expected, widths[-1], everybody=everybody)
+        for candidates in widths:
             recall = found.least_recall(candidates, recall_of)
-            if best is None or recall > best[0]:
+            # Where the queries show too little, the most thorough of equals is taken.
+            better = best is None or recall > best[0] or (not trusted and recall == best[0])
+            if better:
                 best = recall, parameters, candidates, found
-            reached = recall >= target
-            if reached:
+            if recall >= target and trusted:
                 break
-        if reached:
+        if best and best[0] >= target and (trusted or widths is not _CANDIDATES):
             break
     assert best is not None
-    if reached:
-        best = recall, parameters, candidates, found
+    reached = best[0] >= target
     _, parameters, candidates, found = best
     set_parameters(index, parameters)
+    if not everybody:  # that is measured all the same
+        found = _Found(index, exact, codes, expected, candidates, everybody=True)
     search = Approximate(index, vectors, candidates, widest=vectors.count)
     queries = expected.vectors[: expected.timed]
     search.search(queries, 1)
@@ -178,20 +240,68 @@ def tune(
     return tuning, reached
 
 
+def _can_show(target: float, queries: int, count: int) -> bool:
+    """Whether so many queries can show that a target is reached.
+
+    In a large gallery they are taken to do so: only a small one can be searched from end to end.
+    """
+    return count >= _SHARE * _QUERIES or queries * (1 - target) >= _RULE
+
+
+class _Scores:
+    """Exact cosines of held-out rows, each computed once: most settings find the same rows."""
+
+    def __init__(self, vectors: Vectors, queries: np.ndarray) -> None:
+        self._vectors = vectors
+        self._queries = queries
+        self._pairs = np.empty(0, dtype=np.int64)
+        self._known = np.empty(0, dtype=np.float32)
+
+    def of(self, query: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """Cosines (P,) of different pairs of a query and a row of the gallery, (P,) each."""
+        pairs = query.astype(np.int64) * self._vectors.count + row
+        new = np.sort(pairs[~self._has(pairs)])
+        scores = exact_scores(self._vectors, self._queries, *np.divmod(new, self._vectors.count))
+        at = np.searchsorted(self._pairs, new)
+        self._pairs = np.insert(self._pairs, at, new)
+        self._known = np.insert(self._known, at, scores)
+        return np.asarray(self._known[np.searchsorted(self._pairs, pairs)])
+
+    def _has(self, pairs: np.ndarray) -> np.ndarray:
+        if not len(self._pairs):
+            return np.zeros(len(pairs), dtype=bool)
+        at = np.searchsorted(self._pairs, pairs)
+        return np.asarray(self._pairs[np.minimum(at, len(self._pairs) - 1)] == pairs)
+
+
 class _Found:
     """What an index finds for the held-out rows with some settings."""
 
-    def __init__(self, index: Any, vectors: Vectors, codes: np.ndarray, expected: Truth) -> None:
-        width = min(index.ntotal, _CANDIDATES[-1] + 3)
+    def __init__(
+        self,
+        index: Any,
+        exact: _Scores,
+        codes: np.ndarray,
+        expected: Truth,
+        candidates: int,
+        *,
+        everybody: bool,
+    ) -> None:
+        widest = candidates + 3
+        width = min(index.ntotal, widest + (expected.looked_past if everybody else 0))
         _, rows = index.search(expected.vectors, width)
         usable = (rows >= 0) & (rows != expected.rows[:, None])
+        other = usable & (codes[rows] != codes[expected.rows][:, None])
+        self._place = np.where(other, other.cumsum(1), width + 1)  # among other people's, from 1
+        usable[:, widest:] &= self._place[:, widest:] < widest
         query, place = np.nonzero(usable)
         scores = np.full(rows.shape, -np.inf, dtype=np.float32)
-        scores[query, place] = exact_scores(vectors, expected.vectors, query, rows[query, place])
+        scores[query, place] = exact.of(query, rows[query, place])
         self._scores = scores
         self._rows = rows
         self._codes = codes
         self._expected = expected
+        self._everybody = everybody
 
     def _right(self, candidates: int) -> tuple[np.ndarray, np.ndarray]:
         """Whether each row's nearest is found, and whether its person is."""
@@ -204,24 +314,43 @@ class _Found:
         person = self._codes[self._rows[at]] == self._expected.person
         return neighbour, (person & np.isfinite(scores[at])) | neighbour
 
+    def _right_of_strangers(self, candidates: int) -> np.ndarray:
+        """Whether the nearest row of somebody else is found, of the rows that it is known of."""
+        taken = np.where(self._place <= candidates + 2, self._scores, -np.inf).max(1)
+        strange = self._expected.strange
+        return (taken >= strange - _TIE)[np.isfinite(strange)]
+
     def least_recall(self, candidates: int, recall_of: str) -> float:
-        """The recall of the worse half."""
+        """The recall of the worse half, of enrolled people or, where they count, of strangers."""
         neighbour, person = self._right(candidates)
-        right, counted = neighbour, np.ones(len(neighbour), dtype=bool)
         if recall_of == IDENTITIES and self._expected.known.any():
-            right, counted = person, self._expected.known
-        halves = (right[counted][half::2] for half in (0, 1))
+            searches = [person[self._expected.known]]  # strangers have no person to be found
+        else:
+            mated = neighbour[self._expected.mated]
+            searches = [mated, *([self._right_of_strangers(candidates)] * self._everybody)]
+        halves = (right[half::2] for right in searches for half in (0, 1))
         return min(float(half.mean()) for half in halves if len(half))
 
     def recall(self, candidates: int) -> Recall:
-        """Both recalls over all held-out rows."""
+        """All recalls over all held-out rows."""
         neighbour, person = self._right(candidates)
+        stranger = self._right_of_strangers(candidates)
         known = self._expected.known
         return Recall(
-            neighbours=float(neighbour.mean()),
+            neighbours=float(neighbour[self._expected.mated].mean()),
             identities=float(person[known].mean()) if known.any() else None,
+            strangers=float(stranger.mean()) if len(stranger) else None,
             queries=len(neighbour),
         )
+
+
+def _settings(index: Any, *, thorough: bool) -> Iterator[tuple[dict[str, int], tuple[int, ...]]]:
+    """Parameters with the numbers of candidates to try, from fast to thorough."""
+    parameters: dict[str, int] = {}
+    for parameters in _ladder(index):
+        yield parameters, _CANDIDATES
+    for candidates in _MANY_CANDIDATES if thorough else ():
+        yield parameters, (candidates,)
 
 
 def _ladder(index: Any) -> Iterator[dict[str, int]]:

@@ -72,7 +72,7 @@ def write_gallery(
         vectors=count,
         identities=people,
         refused=len(refused),
-        recall_at_1=written.tuning.recall.neighbours if written.tuning else 1.0,
+        recall_at_1=written.tuning.recall_at_1 if written.tuning else 1.0,
         files={n: _record(folder / n) for n in (*written.files, DATA)},
         threshold=threshold,
         created=created,
