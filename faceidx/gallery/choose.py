@@ -75,6 +75,11 @@ def write_index(
         carried: of the gallery before a change, whose kind is asked for, to save work.
     """
     if options.kind == FLAT or vectors.count < _TINY:
+        if options.kind not in (FLAT, AUTO):
+            _log.warning(
+                "%d vectors are too few for --kind %s: the gallery is made flat, searched exactly",
+                *(vectors.count, options.kind),
+            )
         made = None
     elif options.kind == AUTO:
         made = _choose(folder, vectors, codes, options, progress)

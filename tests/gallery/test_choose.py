@@ -171,3 +171,19 @@ def test_a_graph_that_auto_chose_takes_people_up_and_lets_them_go(
     assert verify(out)["vectors"] == COUNT + 10
     with load_gallery(out) as gallery:
         assert gallery.index.ntotal == COUNT + 10
+
+
+@pytest.mark.parametrize(("kind", "warned"), [("ivf", True), ("auto", False), ("flat", False)])
+def test_a_kind_that_so_few_vectors_do_not_get_is_said(
+    write_faces: WriteFaces,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+    warned: bool,
+) -> None:
+    few = write_faces("few.h5", clustered(3, 5), NAMES[:15])
+    index = IndexOptions(kind=kind)
+    assert build(BuildOptions(files=[few], out=tmp_path / "g", index=index))["kind"] == "flat"
+    told = [r.getMessage() for r in caplog.records if "flat" in r.getMessage()]
+    assert len(told) == warned
+    assert all("15 vectors are too few for --kind ivf" in line for line in told)
