@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,7 +68,8 @@ def classify(
 
     A probe is matched when its nearest person scores at or above the threshold, else unknown. Each
     row's decision is by its own score; that of rank 1 decides the probe. A
-    probe that cannot be searched is unknown, counted as `refused`, and has one row without rank.
+    probe that cannot be searched is unknown, counted as `refused`, and has one row without rank; of
+    somebody enrolled it is a miss in the figures.
 
     Args:
         decision: as `decision_of` makes it of the options, where it is known already.
@@ -96,8 +97,8 @@ def classify(
     def answers() -> Iterator[Answer]:
         for block in probe_blocks(gallery, probes, "classify", progress):
             found = fusion.nearest(block.vectors, wanted)
-            _count(counts, block, found)
             nearest = dict(zip(block.usable.tolist(), found, strict=True))
+            _count(counts, block, nearest)
             for row, key in enumerate(block.keys):
                 candidates = nearest.get(row, [])[: options.top_k]
                 matched = bool(candidates) and candidates[0].score >= decision.threshold
@@ -125,11 +126,27 @@ def classify(
     return Classified(summary, first, decision, figures, kept.worst_first())
 
 
-def _count(counts: Identification, block: ProbeBlock, found: list[list[Candidate]]) -> None:
+def _count(
+    counts: Identification, block: ProbeBlock, nearest: Mapping[int, list[Candidate]]
+) -> None:
+    """Add a block's probes to the figures.
+
+    Somebody enrolled who cannot be searched for is missed (a failure to acquire, ISO/IEC 19795-1).
+    A stranger in the same case counts nowhere: that would make the FPIR look better than it is.
+
+    Args:
+        nearest: people by the row of the probe, of the rows that can be searched.
+    """
+    rows = [
+        row
+        for row, identity in enumerate(block.identities)
+        if row in nearest or identity in counts.enrolled
+    ]
+    found = [nearest.get(row, []) for row in rows]
     counts.add(
-        [[candidate.identity for candidate in nearest[:CMC_RANKS]] for nearest in found],
-        [nearest[0].score if nearest else float("-inf") for nearest in found],
-        [block.identities[row] for row in block.usable],
+        [[candidate.identity for candidate in people[:CMC_RANKS]] for people in found],
+        [people[0].score if people else float("-inf") for people in found],
+        [block.identities[row] for row in rows],
     )
 
 

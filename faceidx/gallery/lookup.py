@@ -20,7 +20,7 @@ from faceidx.evaluation.report_folder import check_pictures, check_report
 from faceidx.files import refuse_existing
 from faceidx.gallery.classify import ClassifyOptions, classify
 from faceidx.gallery.folder import Gallery, load_gallery
-from faceidx.gallery.probes import Probes, probes_of_file
+from faceidx.gallery.probes import Probes, every_probe_of_file
 from faceidx.gallery.sources import warn_of_differences
 from faceidx.gallery.threshold_option import decision_of
 from faceidx.images.sources import Picture, open_source
@@ -75,7 +75,8 @@ def look_up(
 ) -> tuple[dict[str, Any], list[Answer]]:
     """Look every probe up in a gallery (`classify.classify`).
 
-    Pictures that cannot be read are probes too: unknown, without rank, and counted as `failed`.
+    Pictures that cannot be read or show no face are probes too, as are those that an embeddings
+    file lists so: unknown, without rank, and counted as `failed`.
 
     Raises:
         InputError: there is no threshold, the output exists, the probes come from another model,
@@ -147,8 +148,8 @@ def _probes(
     if is_embeddings(options.probes):
         with EmbeddingFile(options.probes) as file:
             warn_of_differences(gallery.origin, [file])
-            left = file.left()
-            yield _Read(probes_of_file(file), len(left.reasons()))
+            probes = every_probe_of_file(file)
+            yield _Read(probes, len(probes.keys) - file.count)
         return
     if options.model is None:
         raise InputError(
@@ -177,15 +178,29 @@ def _embedded_probes(
     nothing = np.full((len(left), model.embedding_dim), np.nan, np.float32)
     vectors = np.concatenate([embedded.vectors, nothing])
     keys = embedded.paths + [key for key, _ in left]
+    identity = _identities(source.pictures, [key for key, _ in left], pipeline)
     probes = Probes(
         name=str(options.probes),
         fingerprint=gallery.origin.fingerprint,
         dim=model.embedding_dim,
         keys=keys,
-        identities=embedded.identities + [""] * len(nothing),
+        identities=embedded.identities + identity,
         blocks=[(0, vectors)],
     )
     return _Read(probes, len(nothing), source.pictures, pipeline, embedded.paths, embedded.found)
+
+
+def _identities(
+    pictures: Sequence[Picture], left: Sequence[str], pipeline: PipelineOptions
+) -> list[str]:
+    """Who is on pictures that did not become an embedding, by their stored keys."""
+    wanted = set(left)
+    known = {}
+    for picture in pictures if wanted else ():
+        key = pipeline.stored_key(picture.key)
+        if key in wanted:
+            known[key] = pipeline.stored_identity(picture.identity)
+    return [known.get(key, "") for key in left]
 
 
 def _annotate(

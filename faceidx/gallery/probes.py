@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +56,34 @@ def probes_of_file(file: EmbeddingFile) -> Probes:
         identities=file.identities(),
         blocks=file.blocks(_BLOCK_ROWS),
     )
+
+
+def every_probe_of_file(file: EmbeddingFile) -> Probes:
+    """The rows of a file, and after them the pictures that it lists as failed or without a face.
+
+    Of those the file keeps no identity. Where every row has the identity that its folder gives
+    it, so have they; else it is not known.
+    """
+    rows = probes_of_file(file)
+    left = [key for key, _ in file.left().reasons()]
+    if not left:
+        return rows
+    of_folder = all(
+        who == _folder(key) for key, who in zip(rows.keys, rows.identities, strict=True)
+    )
+    named = [_folder(key) if of_folder and file.count else "" for key in left]
+    # A row of NaN cannot be searched, so the picture comes out as a probe without an answer.
+    nothing = np.full((len(left), file.dim), np.nan, np.float32)
+    return replace(
+        rows,
+        keys=[*rows.keys, *left],
+        identities=[*rows.identities, *named],
+        blocks=chain(rows.blocks, [(file.count, nothing)]),
+    )
+
+
+def _folder(key: str) -> str:
+    return key.rpartition("/")[0]
 
 
 def probe_blocks(

@@ -4,10 +4,11 @@ import csv
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
-from faceidx.embedding.store import EmbeddingFile, Origin
+from faceidx.embedding.store import EmbeddingFile, Left, Origin, write_left
 from faceidx.errors import InputError
 from faceidx.evaluation.roc import roc_curve, tar_at_far
 from faceidx.evaluation.threshold import write_threshold
@@ -15,6 +16,7 @@ from faceidx.gallery.build import BuildOptions, RemoveOptions, build, remove
 from faceidx.gallery.calibrate import CalibrateOptions, calibrate
 from faceidx.gallery.classify import Classified, ClassifyOptions, classify
 from faceidx.gallery.folder import load_gallery
+from faceidx.gallery.lookup import LookupOptions, look_up
 from faceidx.gallery.probes import probes_of_file
 from tests.conftest import RunCli
 from tests.gallery.conftest import FINGERPRINT, WriteFaces, clustered
@@ -127,8 +129,68 @@ def test_probes_that_cannot_be_searched_are_unknown_counted_and_listed(
     summary, first = _classify(gallery_path, file, threshold=0.5, top_k=1)[:2]
     assert (summary["matched"], summary["unknown"], summary["refused"]) == (2, 1, 1)
     assert first[1] == ("person00/1.jpg", None, "", None, "unknown")
-    assert summary["rank1"] == {"value": 1.0, "errors": 0, "trials": 2}
+    # Somebody enrolled who cannot be searched for is missed.
+    for name in ("rank1", "rank5"):
+        assert summary[name] == {"value": 2 / 3, "errors": 1, "trials": 3}
+    assert summary["fnir"] == {"value": 1 / 3, "errors": 1, "trials": 3}
     assert summary["fpir"] == {"value": None, "errors": 0, "trials": 0}
+    assert (summary["identification"]["mated"], summary["identification"]["cmc"]) == (3, [2 / 3])
+
+
+def test_a_stranger_who_cannot_be_searched_for_does_not_better_the_fpir(
+    gallery_path: Path, write_faces: WriteFaces
+) -> None:
+    vectors = clustered(2, 2, seed=20)
+    vectors[1] = np.nan
+    file = write_faces("bad.h5", vectors, ["stranger"] * 4)
+    assert _classify(gallery_path, file, threshold=-1).summary["fpir"]["trials"] == 3
+
+
+def _file_with_left(write_faces: WriteFaces, names: list[str]) -> Path:
+    paths = [f"person{n:02}/{n}.jpg" for n in range(3)]
+    file = write_faces("probes.h5", clustered(12, 5)[:15:5], names, paths=paths)
+    left = Left(failed=[("person00/torn.jpg", "truncated")], no_face=["stranger/wall.jpg"])
+    with h5py.File(file, "r+") as opened:
+        del opened["failed"], opened["no_face"]
+        write_left(opened, left)
+    return file
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["of folders", "of a list"])
+def test_pictures_that_a_file_lists_as_left_out_are_probes_as_those_of_a_folder_are(
+    gallery_path: Path, write_faces: WriteFaces, tmp_path: Path, own: bool
+) -> None:
+    names = ["person02", "person01", "person00"] if own else [f"person{n:02}" for n in range(3)]
+    options = LookupOptions(
+        probes=_file_with_left(write_faces, names),
+        gallery=gallery_path,
+        threshold=0.5,
+        top_k=1,
+        out=tmp_path / "who.csv",
+    )
+    summary, _ = look_up(options)
+    assert (summary["probes"], summary["refused"], summary["failed"]) == (5, 2, 2)
+    assert (summary["matched"], summary["unknown"]) == (3, 2)
+    rows = (tmp_path / "who.csv").read_text().splitlines()
+    assert rows[-2:] == ["person00/torn.jpg,,,,unknown", "stranger/wall.jpg,,,,unknown"]
+    # Whose pictures they are follows from their folders only where the others' follow from theirs.
+    assert summary["fnir"]["trials"] == (3 if own else 4)
+    assert own or summary["fnir"]["errors"] == 1
+
+
+def test_a_picture_of_somebody_enrolled_that_cannot_be_read_is_a_miss(
+    run_cli: RunCli, pictures: Path, fake_model_file: Path, tmp_path: Path
+) -> None:
+    model = ("--model", fake_model_file)
+    run_cli("embed", pictures, *model, "--out", tmp_path / "a.h5")
+    run_cli("index", "build", tmp_path / "a.h5", "--out", tmp_path / "g")
+    (pictures / "p0" / "torn.png").write_text("this is no picture")
+    run_cli("embed", pictures, *model, "--out", tmp_path / "b.h5")
+    words = ("--index", tmp_path / "g", "--threshold", "0.3")
+    of_folder = run_cli.json("classify", pictures, *words, *model)
+    of_file = run_cli.json("classify", tmp_path / "b.h5", *words)
+    assert of_folder["fnir"] == of_file["fnir"]
+    assert (of_file["fnir"]["errors"], of_file["failed"]) == (1, 1)
 
 
 def test_a_threshold_of_pairs_draws_a_warning_of_what_it_means_in_a_search(
