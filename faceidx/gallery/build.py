@@ -116,7 +116,7 @@ def build(options: BuildOptions, *, progress: ProgressCallback = silent) -> dict
     with ExitStack() as stack, _writing(options.out, overwrite=options.overwrite) as out:
         files = open_all(options.files, stack)
         origin = require_one_origin(files)
-        warn_of_differences(origin, files)
+        warn_of_differences(origin, files[0].path, files)
         for file in files[1:]:
             require_dim(file.dim, str(file.path), files[0].dim, str(files[0].path))
         check_options(options.index, files[0].dim)
@@ -163,7 +163,7 @@ def add(options: AddOptions, *, progress: ProgressCallback = silent) -> dict[str
                 old.origin.fingerprint, str(path), file.origin.fingerprint, name
             )
             require_dim(file.dim, name, old.dim, str(path))
-        warn_of_differences(old.origin, files)
+        warn_of_differences(old.origin, options.gallery, files)
         keys = keys_of(files, options.prefixes)
         require_unique(keys, old.paths, [str(file.path) for file in files])
         taken = Taken(refused=list(old.refused))

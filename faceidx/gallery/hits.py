@@ -75,7 +75,7 @@ def search_file(options: SearchOptions, *, progress: ProgressCallback = silent) 
         load_gallery(options.gallery, device=options.device) as gallery,
         EmbeddingFile(options.file) as file,
     ):
-        warn_of_differences(gallery.origin, [file])
+        warn_of_differences(gallery.origin, gallery.path, [file])
         # `search` warns of a k too large, but once a block.
         top_k = min(options.top_k, gallery.count) or options.top_k
         if top_k < options.top_k:

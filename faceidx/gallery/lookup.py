@@ -21,7 +21,7 @@ from faceidx.files import refuse_existing
 from faceidx.gallery.classify import ClassifyOptions, classify
 from faceidx.gallery.folder import Gallery, load_gallery
 from faceidx.gallery.probes import Probes, every_probe_of_file
-from faceidx.gallery.sources import warn_of_differences
+from faceidx.gallery.sources import differences, warn_of_differences
 from faceidx.gallery.threshold_option import decision_of
 from faceidx.images.sources import Picture, open_source
 from faceidx.models.open import ModelOptions, open_model
@@ -147,7 +147,7 @@ def _probes(
 ) -> Iterator[_Read]:
     if is_embeddings(options.probes):
         with EmbeddingFile(options.probes) as file:
-            warn_of_differences(gallery.origin, [file])
+            warn_of_differences(gallery.origin, gallery.path, [file])
             probes = every_probe_of_file(file)
             yield _Read(probes, len(probes.keys) - file.count)
         return
@@ -169,7 +169,8 @@ def _embedded_probes(
     )
     recorded = gallery.origin.preprocessing
     pipeline = replace(options.pipeline, flip=flip).as_recorded(recorded.get("detect"))
-    _warn_of_other_detection(recorded, origin_of(model, pipeline).preprocessing, gallery)
+    if differing := differences(origin_of(model, pipeline).preprocessing, recorded):
+        logger.warning("the probes are embedded with other %s than %s", differing, gallery.path)
     embedded = embed_pictures(source.pictures, model, pipeline, progress)
     left = embedded.left.reasons()
     for key, reason in left:
@@ -219,14 +220,3 @@ def _annotate(
         read.pipeline,
         progress=progress,
     )
-
-
-def _warn_of_other_detection(
-    recorded: Mapping[str, Any], here: Mapping[str, Any], gallery: Gallery
-) -> None:
-    for name in ("detect", "detector"):
-        if recorded.get(name) != here.get(name):
-            logger.warning(
-                "%s was made with %s %s, the probes with %s: scores may differ",
-                *(gallery.path, name, recorded.get(name), here.get(name)),
-            )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,11 @@ from faceidx.gallery.data import Refused, Rows
 from faceidx.gallery.folder import Gallery
 from faceidx.gallery.unit import to_unit, usable
 from faceidx.gallery.vectors import BLOCK_ROWS
+
+# Recorded of embeddings, and without a part in them.
+_NO_MATTER = {"batch_size", "keep_identity"}
+# Said of a detection, and nothing where there was another one or none.
+_OF_DETECTION = {"detector", "detect_template", "min_face", "min_score"}
 
 _log = logging.getLogger(__name__)
 
@@ -45,13 +52,35 @@ def require_fingerprint(origin: Origin, name: Path) -> Origin:
     return origin
 
 
-def warn_of_differences(origin: Origin, files: Sequence[EmbeddingFile]) -> None:
-    """Warn where one fingerprint was computed in different ways (engine, precision, detection)."""
+def warn_of_differences(origin: Origin, name: Path, files: Sequence[EmbeddingFile]) -> None:
+    """Warn where files hold what was computed in another way than what they are compared with.
+
+    Args:
+        origin: of what they are compared with.
+        name: its file or folder.
+    """
     for file in files:
-        one, other = origin.preprocessing, file.origin.preprocessing
-        differing = sorted(k for k in {*one, *other} if one.get(k) != other.get(k))
-        if differing:
-            _log.warning("%s was embedded with other %s", file.path, ", ".join(differing))
+        if differing := differences(file.origin.preprocessing, origin.preprocessing):
+            _log.warning("%s was embedded with other %s than %s", file.path, differing, name)
+
+
+def differences(one: Mapping[str, Any], there: Mapping[str, Any]) -> str:
+    """How one fingerprint was computed in two ways (engine, precision, detection), with both
+    values: `engine (onnx, there torch)`; empty where in one way."""
+    # As a file holds them: what comes from a model may be of tuples.
+    one, there = (json.loads(json.dumps(recorded)) for recorded in (one, there))
+    names = sorted({*one, *there} - _NO_MATTER)
+    if one.get("detect") != there.get("detect"):
+        names = [name for name in names if name not in _OF_DETECTION]
+    return ", ".join(
+        f"{name} ({_told(one.get(name))}, there {_told(there.get(name))})"
+        for name in names
+        if one.get(name) != there.get(name)
+    )
+
+
+def _told(value: object) -> str:
+    return "not known" if value is None else str(value)
 
 
 def keys_of(files: Sequence[EmbeddingFile], prefixes: Sequence[str]) -> list[list[str]]:

@@ -68,7 +68,7 @@ def test_probes_are_prepared_as_the_gallery_was(
     assert rows["p1/0.png"]["identity"] == "p1"
     assert rows["p0/none.png"]["decision"] == "unknown"
     _, err = run_cli(*command, "--threshold", "0.9", "--detect", "none")
-    assert "was made with detect largest, the probes with none" in err
+    assert "detect (none, there largest)" in err
 
 
 def test_two_photos_are_compared_by_the_faces_found_in_them(

@@ -135,7 +135,13 @@ def test_probes_that_were_made_in_another_way_warn(
         ("classify", tmp_path / "bf16.h5", "--index", tmp_path / "g", "--threshold", "0.3"),
         ("index", "search", tmp_path / "g", tmp_path / "bf16.h5"),
     ):
-        assert "was embedded with other precision" in run_cli(*command)[1]
+        err = run_cli(*command)[1]
+        assert "bf16.h5 was embedded with other precision (bf16, there fp32) than " in err
+    words = ("--index", tmp_path / "g", "--threshold", "0.3", "--model", fake_model_file)
+    _, err = run_cli("classify", pictures, *words, "--engine", "torch", "--precision", "bf16")
+    assert "the probes are embedded with other precision (bf16, there fp32) than " in err
+    words = (*words, "--batch-size", "3", "--engine", "torch", "--precision", "fp32")
+    assert "embedded with other" not in run_cli("classify", pictures, *words)[1]
 
 
 def test_the_files_of_a_gallery_are_known_by_their_names() -> None:
