@@ -31,9 +31,7 @@ A threshold for a gallery: faceidx index calibrate gallery --fpir 0.01"""
 @click.option("--index", "gallery", type=FILE, metavar="GALLERY", help="Look people up in this.")
 @model_options(required=False)
 @pipeline_options()
-@click.option(
-    "--top-k", type=click.IntRange(1), default=5, show_default=True, help="People a probe."
-)
+@click.option("--top-k", type=click.IntRange(1), help="People a probe.  [default: 5]")
 @click.option(
     "--threshold",
     metavar="T|FILE.json",

@@ -248,9 +248,7 @@ Examples:
 )
 @_GALLERY
 @click.argument("file", metavar="FILE.h5", type=FILE)
-@click.option(
-    "--top-k", type=click.IntRange(1), default=10, show_default=True, help="Pictures for a probe."
-)
+@click.option("--top-k", type=click.IntRange(1), help="Pictures for a probe.  [default: 10]")
 @click.option("--out", type=OUTPUT, help="CSV: path,rank,match,identity,score.")
 @_OVERWRITE
 @device_option

@@ -20,6 +20,7 @@ from faceidx.progress import ProgressCallback, silent
 from faceidx.tables import ANSWER_HEADER, MATCH, UNKNOWN, Answer, write_rows
 
 _BLOCK = 4096
+_TOP_K = 5
 
 
 @dataclass(kw_only=True)
@@ -30,7 +31,8 @@ class NWayOptions:
     """Pictures, or an embeddings file of the same model."""
     model: ModelOptions
     pipeline: PipelineOptions = field(default_factory=PipelineOptions)
-    top_k: int = 5
+    top_k: int | None = None
+    """People listed for each probe; None: five."""
     threshold: float | None = None
     """Smallest probability of a match; None takes the most probable person without question."""
     root: Path | None = None
@@ -69,7 +71,7 @@ def classify_n_way(
     model = open_model(options.model)
     names = class_names(model)
     probes = _read(options, model, progress)
-    order, scores = top_classes(model, probes.raw, max(options.top_k, 5))
+    order, scores = top_classes(model, probes.raw, max(options.top_k or 0, _TOP_K))
     answers = list(_answers(probes, names, order, scores, options))
     first = write_rows(options.out, ANSWER_HEADER, answers)
     matched = sum(answer.rank == 1 and answer.decision == MATCH for answer in answers)
@@ -192,7 +194,7 @@ def _answers(
 ) -> Iterator[Answer]:
     for key, classes, row_scores in zip(probes.keys, order, scores, strict=True):
         for rank, (number, score) in enumerate(zip(classes, row_scores, strict=True), 1):
-            if rank > options.top_k:
+            if rank > (options.top_k or _TOP_K):
                 break
             match = rank == 1 if options.threshold is None else score >= options.threshold
             decision = MATCH if match else UNKNOWN

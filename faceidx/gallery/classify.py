@@ -22,12 +22,15 @@ from faceidx.tables import ANSWER_HEADER, MATCH, UNKNOWN, Answer, write_rows
 _log = logging.getLogger(__name__)
 
 
+TOP_K = 5
+
+
 @dataclass(kw_only=True)
 class ClassifyOptions:
     """Options of `classify` with a gallery."""
 
-    top_k: int = 5
-    """People listed for each probe."""
+    top_k: int | None = None
+    """People listed for each probe; None: `TOP_K`, or all where there are fewer."""
     threshold: float | str | None = None
     """Smallest score of a match, or a threshold file; None: the one calibrated for the gallery."""
     fusion: str | None = None
@@ -85,11 +88,12 @@ def classify(
     if options.out:
         require_parent(options.out)
         refuse_existing(options.out, overwrite=options.overwrite)
-    if options.top_k > len(gallery.people):
-        _log.warning("--top-k %d: the gallery holds %d people", options.top_k, len(gallery.people))
+    top_k = options.top_k or TOP_K
+    if options.top_k is not None and top_k > len(gallery.people):
+        _log.warning("--top-k %d: the gallery holds %d people", top_k, len(gallery.people))
     fusion = create_fusion(decision.fusion, gallery, decision.neighbours)
     labelled = any(probes.identities)
-    wanted = max(options.top_k, CMC_RANKS) if labelled else options.top_k
+    wanted = max(top_k, CMC_RANKS) if labelled else top_k
     counts = Identification(frozenset(gallery.people), decision.threshold)
     kept = KeptCases(frozenset(gallery.people), decision.threshold, cases)
     tally = {"probes": 0, "matched": 0, "unknown": 0, "refused": 0}
@@ -100,7 +104,7 @@ def classify(
             nearest = dict(zip(block.usable.tolist(), found, strict=True))
             _count(counts, block, nearest)
             for row, key in enumerate(block.keys):
-                candidates = nearest.get(row, [])[: options.top_k]
+                candidates = nearest.get(row, [])[:top_k]
                 matched = bool(candidates) and candidates[0].score >= decision.threshold
                 tally["probes"] += 1
                 tally["matched" if matched else "unknown"] += 1

@@ -18,6 +18,7 @@ from faceidx.gallery.sources import warn_of_differences
 from faceidx.progress import ProgressCallback, silent
 from faceidx.tables import write_rows
 
+TOP_K = 10
 HEADER = ("path", "rank", "match", "identity", "score")
 
 _log = logging.getLogger(__name__)
@@ -30,8 +31,8 @@ class SearchOptions:
     gallery: Path
     file: Path
     """Embeddings file of the probes."""
-    top_k: int = 10
-    """Pictures listed for each probe."""
+    top_k: int | None = None
+    """Pictures listed for each probe; None: `TOP_K`, or all where there are fewer."""
     out: Path | None = None
     """CSV file to write."""
     device: str = "auto"
@@ -77,9 +78,10 @@ def search_file(options: SearchOptions, *, progress: ProgressCallback = silent) 
     ):
         warn_of_differences(gallery.origin, gallery.path, [file])
         # `search` warns of a k too large, but once a block.
-        top_k = min(options.top_k, gallery.count) or options.top_k
-        if top_k < options.top_k:
-            _log.warning("--top-k %d: the gallery holds %d", options.top_k, gallery.count)
+        wanted = options.top_k or TOP_K
+        top_k = min(wanted, gallery.count) or wanted
+        if options.top_k is not None and top_k < wanted:
+            _log.warning("--top-k %d: the gallery holds %d", wanted, gallery.count)
 
         def hits() -> Iterator[Hit]:
             for block in probe_blocks(gallery, probes_of_file(file), "search", progress):

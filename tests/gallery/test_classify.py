@@ -256,6 +256,19 @@ def test_more_people_than_there_are_is_said_and_gives_all(
     assert "--top-k 50: the gallery holds 12 people" in caplog.text
 
 
+def test_a_gallery_of_fewer_than_are_listed_by_default_draws_no_warning(
+    gallery_path: Path, write_faces: WriteFaces, tmp_path: Path, run_cli: RunCli
+) -> None:
+    two = write_faces("two.h5", clustered(2, 2), list("aabb"))
+    run_cli("index", "build", two, "--out", tmp_path / "g")
+    for words in (
+        ("classify", two, "--index", tmp_path / "g", "--threshold", "0.5"),
+        ("index", "search", tmp_path / "g", two),
+    ):
+        assert "--top-k" not in run_cli(*words)[1]
+        assert "--top-k 7: the gallery holds" in run_cli(*words, "--top-k", 7)[1]
+
+
 def test_an_empty_gallery_and_one_without_names_are_refused(
     gallery_path: Path, probes: tuple[Path, np.ndarray, list[str]], write_faces: WriteFaces
 ) -> None:
