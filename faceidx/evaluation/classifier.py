@@ -58,9 +58,8 @@ def classify_n_way(
     """Ask the classifier about each probe; write CSV where asked for.
 
     Returns:
-        `probes, matched, unknown, failed, threshold, out`, with labelled probes also `rank1` and
-        `rank5`, each `{value, errors, trials}` over the people it knows, and `fpir` and `fnir`,
-        which are for galleries (None); and the first rows.
+        `probes, matched, unknown, failed, threshold, out`, with labelled probes also `rank1`,
+        `rank5`, `fpir` and `fnir`, each `{value, errors, trials}`; and the first rows.
 
     Raises:
         InputError: the model holds no classifier, the output exists, or nothing to classify.
@@ -85,9 +84,8 @@ def classify_n_way(
         "out": options.out,
     }
     if any(probes.identities):
-        # A classifier names somebody it knows in any case: there is nobody to be told from them.
-        nothing = {"fpir": None, "fnir": None}
-        summary |= {**rank_figures(order, probes.identities, names), **nothing}
+        summary |= rank_figures(order, probes.identities, names)
+        summary |= open_set_figures(order, scores, probes.identities, names, options.threshold)
     return summary, first
 
 
@@ -143,14 +141,50 @@ def rank_figures(
     known = truth >= 0
     figures = {}
     for rank in (1, 5):
-        hits = int((order[known, :rank] == truth[known, None]).any(1).sum())
-        trials = int(known.sum())
-        figures[f"rank{rank}"] = {
-            "value": hits / trials if trials else None,
-            "errors": trials - hits,
-            "trials": trials,
-        }
+        found = (order[known, :rank] == truth[known, None]).any(1)
+        figures[f"rank{rank}"] = _figure(~found, of_success=True)
     return figures
+
+
+def open_set_figures(
+    order: np.ndarray,
+    scores: np.ndarray,
+    identities: Sequence[str],
+    names: Sequence[str],
+    threshold: float | None,
+) -> dict[str, dict[str, Any]]:
+    """How often a threshold lets somebody unknown pass, and refuses or mistakes somebody known.
+
+    Without a threshold a classifier names somebody it knows in any case: it refuses nobody, and
+    there is nothing to count.
+
+    Args:
+        order: (N, k) class numbers, most probable first.
+        scores: (N, k) their probabilities.
+        identities: (N) of the probes, empty where unknown.
+        names: (classes) of the classifier.
+        threshold: smallest probability of a match.
+
+    Returns:
+        `fpir`, over probes of people whom the classifier does not know, and `fnir`, over those of
+        people it knows, each `{value, errors, trials}`; value None without trials.
+    """
+    if threshold is None:
+        nothing = np.empty(0, dtype=bool)
+        return {"fpir": _figure(nothing), "fnir": _figure(nothing)}
+    number = {name: i for i, name in enumerate(names)}
+    truth = np.array([number.get(identity, -1) for identity in identities], dtype=np.int64)
+    accepted = scores[:, 0] >= threshold
+    strange = np.array([bool(who) for who in identities], dtype=bool) & (truth < 0)
+    missed = ~(accepted & (order[:, 0] == truth))
+    return {"fpir": _figure(accepted[strange]), "fnir": _figure(missed[truth >= 0])}
+
+
+def _figure(wrong: np.ndarray, *, of_success: bool = False) -> dict[str, Any]:
+    """A share of errors, or of successes, with its counts."""
+    errors, trials = int(wrong.sum()), len(wrong)
+    counted = trials - errors if of_success else errors
+    return {"value": counted / trials if trials else None, "errors": errors, "trials": trials}
 
 
 def _read(options: NWayOptions, model: FaceModel, progress: ProgressCallback) -> Labelled:

@@ -121,7 +121,7 @@ def test_a_classifier_says_that_it_is_not_for_flipped_embeddings(
     assert "was embedded with --flip; a classifier is for embeddings without it" in err
     run_cli("embed", pictures, *words, "--out", tmp_path / "plain.h5")
     result = run_cli.json("classify", (tmp_path / "plain.h5").rename(tmp_path / "plain"), *words)
-    assert result["probes"] == 11 and result["fpir"] is None
+    assert result["probes"] == 11 and result["fpir"]["value"] is None
 
 
 def test_probes_that_were_made_in_another_way_warn(

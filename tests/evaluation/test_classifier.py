@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from faceidx.evaluation.classifier import open_set_figures, rank_figures
+from tests.conftest import RunCli, draw
+
+NAMES = ["anna", "bert", "chloé"]
+NOTHING = {"value": None, "errors": 0, "trials": 0}
+
+
+def test_figures_of_a_threshold_equal_a_naive_loop() -> None:
+    chance = np.random.default_rng(0)
+    scores = np.sort(chance.dirichlet([1, 1, 1], 60).astype(np.float32))[:, ::-1]
+    order = np.array([chance.permutation(3) for _ in range(60)])
+    who = chance.choice([*NAMES, "stranger", "other", ""], 60).tolist()
+    wrong = {"fpir": 0, "fnir": 0}
+    trials = {"fpir": 0, "fnir": 0}
+    for name, classes, best in zip(who, order, scores[:, 0], strict=True):
+        if name in NAMES:
+            trials["fnir"] += 1
+            wrong["fnir"] += not (best >= 0.6 and NAMES[classes[0]] == name)
+        elif name:
+            trials["fpir"] += 1
+            wrong["fpir"] += bool(best >= 0.6)
+    for name, figure in open_set_figures(order, scores, who, NAMES, 0.6).items():
+        assert 0 < wrong[name] < trials[name]
+        value = wrong[name] / trials[name]
+        assert figure == {"value": value, "errors": wrong[name], "trials": trials[name]}
+    assert open_set_figures(order, scores, who, NAMES, None) == {"fpir": NOTHING, "fnir": NOTHING}
+    assert rank_figures(order, who, NAMES)["rank5"]["value"] == 1
+
+
+@pytest.mark.parametrize(("threshold", "fpir"), [((), None), (("0",), 1.0), (("1",), 0.0)])
+def test_the_answer_of_a_classifier_has_every_figure(
+    run_cli: RunCli, fake_model_file: Path, tmp_path: Path, threshold: tuple[str, ...], fpir: float
+) -> None:
+    for number, name in enumerate(("anna", "anna", "stranger")):
+        draw(tmp_path / "photos" / name / f"{number}.png", seed=number)
+    words = ("classify", tmp_path / "photos", "--model", fake_model_file)
+    result = run_cli.json(*words, *(("--threshold", *threshold) if threshold else ()))
+    assert result["rank1"]["trials"] == 2
+    known, strange = (2, 1) if threshold else (0, 0)
+    assert (result["fnir"]["trials"], result["fpir"]["trials"]) == (known, strange)
+    assert result["fpir"]["value"] == fpir
+    assert set(result["fnir"]) == set(result["fpir"]) == {"value", "errors", "trials"}
