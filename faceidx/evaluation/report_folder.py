@@ -11,24 +11,20 @@ from typing import Any
 
 from faceidx.errors import InputError
 from faceidx.evaluation.markup import image, page
-from faceidx.images.folders import require_elsewhere
 from faceidx.versions import version_of
 
 PAGE, FIGURES, SCORES = "index.html", "figures.json", "scores.csv"
 _VERSIONS = ("faceidx", "numpy", "h5py", "matplotlib", "pillow")
 
 
-def check_report(report: Path, others: Iterable[Path], images: Path | None = None) -> None:
+def check_report(report: Path, others: Iterable[Path]) -> None:
     """Raise `InputError` where more would be lost than an earlier report.
 
     A report takes the place of its whole folder.
 
     Args:
         others: files that are read, or written as well.
-        images: where pictures come from, among which the report's plots would count.
     """
-    if images is not None:
-        require_elsewhere(report, images)
     for other in others:
         if report.resolve() in other.resolve().parents:
             raise InputError(f"{other} lies in the report's folder {report}; give another folder")
@@ -42,14 +38,13 @@ def check_report(report: Path, others: Iterable[Path], images: Path | None = Non
 
 
 def check_pictures(pictures: Path | None, report: Path | None) -> None:
-    """Raise `InputError` where pictures are given that no report can show, or that it lies in."""
+    """Raise `InputError` where pictures are given that no report can show."""
     if pictures is None:
         return
     if report is None:
         raise InputError("--pictures shows faces in the report; give --report DIR as well")
     if not pictures.is_dir():
         raise InputError(f"--pictures: {pictures} is no folder")
-    require_elsewhere(report, pictures)
 
 
 def write_contents(folder: Path, *, figures: Mapping[str, Any], title: str, body: str) -> None:

@@ -206,7 +206,7 @@ def check_options(options: VerifyOptions) -> None:
             raise InputError(f"{output} is given twice; every output must be a path of its own")
         taken.add(output.resolve())
     if options.report is not None:
-        check_report(options.report, outputs + inputs, options.images)
+        check_report(options.report, outputs + inputs)
 
 
 def named_units(listed: ScoreList) -> Units | None:

@@ -23,6 +23,7 @@ from faceidx.gallery.folder import Gallery, load_gallery
 from faceidx.gallery.probes import Probes, every_probe_of_file
 from faceidx.gallery.sources import differences, warn_of_differences
 from faceidx.gallery.threshold_option import decision_of
+from faceidx.images.folders import require_elsewhere
 from faceidx.images.sources import Picture, open_source
 from faceidx.models.open import ModelOptions, open_model
 from faceidx.progress import ProgressCallback, silent
@@ -137,7 +138,8 @@ def _check_report(options: LookupOptions) -> None:
     for folder in (options.pictures, options.gallery_pictures):
         check_pictures(folder, options.report)
     others = [options.probes, options.gallery, options.out]
-    check_report(options.report, [path for path in others if path is not None], options.probes)
+    check_report(options.report, [path for path in others if path is not None])
+    require_elsewhere(options.report, options.probes)
     refuse_existing(options.report, overwrite=options.overwrite)
 
 

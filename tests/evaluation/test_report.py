@@ -7,7 +7,6 @@ import json
 import re
 import stat
 from collections.abc import Callable
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from faceidx.evaluation.thumbnails import find_picture, thumbnail
 from faceidx.evaluation.verification import VerifyOptions, verify_pairs
 from faceidx.images.decode import PictureError
 from faceidx.images.keys import escape_key
-from faceidx.models.open import ModelOptions
 
 Write = Callable[..., Path]
 HOSTILE = "p2/<script>alert(1)<script> & \"q\" 'x' $title ${made}.png"
@@ -193,22 +191,6 @@ def test_a_report_never_takes_the_place_of_its_own_inputs(job: VerifyOptions) ->
     with pytest.raises(InputError, match="lies in the report's folder"):
         verify_pairs(job)
     assert moved.is_file()
-
-
-def test_a_report_never_lies_among_the_pictures_it_is_of(
-    job: VerifyOptions, fake_model_file: Path
-) -> None:
-    assert job.pictures is not None
-    job.report = job.pictures / "verdict"
-    now = replace(
-        job, embeddings=None, images=job.pictures, model=ModelOptions(path=fake_model_file)
-    )
-    for options in (job, now, replace(now, pictures=None)):
-        with pytest.raises(InputError, match=r"verdict lies in .* the next time"):
-            verify_pairs(options)
-    assert not job.report.exists()
-    job.report = job.pictures / ".verdict"  # where no picture is looked for
-    verify_pairs(job)
 
 
 def test_nothing_is_left_of_a_report_that_failed(
