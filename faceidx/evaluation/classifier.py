@@ -62,11 +62,17 @@ def classify_n_way(
         `rank5`, `fpir` and `fnir`, each `{value, errors, trials}`; and the first rows.
 
     Raises:
-        InputError: the model holds no classifier, the output exists, or nothing to classify.
+        InputError: the model holds no classifier, the output exists, the threshold is no
+            probability, or nothing to classify.
     """
     if options.out:
         require_parent(options.out)
         refuse_existing(options.out, overwrite=options.overwrite)
+    if options.threshold is not None and not 0 <= options.threshold <= 1:
+        raise InputError(
+            f"--threshold {options.threshold} is no probability; without --index give one from 0 "
+            "to 1"
+        )
     model = open_model(options.model)
     names = class_names(model)
     probes = _read(options, model, progress)

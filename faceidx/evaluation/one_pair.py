@@ -18,7 +18,7 @@ from faceidx.evaluation.calibration import log_likelihood_ratio
 from faceidx.evaluation.figures import ENOUGH_ERRORS
 from faceidx.evaluation.scoring import cosine_scores
 from faceidx.evaluation.tail import TailPoint, most_at_or_above, most_at_or_below
-from faceidx.evaluation.threshold import Threshold, made_with, read_threshold
+from faceidx.evaluation.threshold import Threshold, cosine_threshold, made_with, read_threshold
 from faceidx.images.sources import Picture
 from faceidx.models.face_model import FaceModel
 from faceidx.models.open import ModelOptions, open_model
@@ -161,14 +161,11 @@ def _threshold(options: PairOptions) -> tuple[float | None, Path | None]:
     if file is not None:
         raise InputError("give --threshold-file or --threshold, not both")
     try:
-        value = float(given)
+        return cosine_threshold(given), None
     except ValueError:
         if Path(str(given)).exists():
             return None, Path(str(given))
         raise InputError(f"--threshold {given} is neither a number nor a threshold file") from None
-    if not math.isfinite(value):
-        raise InputError(f"--threshold: {given} is no finite number")
-    return value, None
 
 
 def _compared(known: Threshold, options: PairOptions, model: FaceModel) -> list[str]:

@@ -25,6 +25,8 @@ VERSION = 1
 # A file of ours has some 20 kB at most.
 _MAX_BYTES = 1 << 20
 _LONGEST_TEXT = 4096
+# A cosine may be so far beyond 1, and a threshold chosen just above such a score.
+_ROUNDING = 1e-6
 # What is recorded of the way in which the scores came about, beside the fingerprint.
 _MADE_WITH = ("engine", "precision", "dtype", "detect")
 
@@ -148,6 +150,23 @@ def read_threshold(path: Path) -> Threshold:
             f"{path} is damaged or was edited ({error}); write it anew with "
             "`faceidx verify-pairs --save-threshold`"
         ) from None
+
+
+def cosine_threshold(given: float | str) -> float:
+    """Read a threshold of cosines that is given as a number.
+
+    Raises:
+        ValueError: it is no number.
+        InputError: it is not finite, or no cosine.
+    """
+    value = float(given)
+    if not math.isfinite(value):
+        raise InputError(f"--threshold {given} is no number; give one from -1 to 1")
+    if abs(value) > 1 + _ROUNDING:
+        raise InputError(
+            f"--threshold {given} is no cosine; scores lie between -1 and 1, give one of those"
+        )
+    return value
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 import shutil
 import time
@@ -18,7 +17,7 @@ import numpy as np
 from faceidx.embedding.store import EmbeddingFile, require_same_fingerprint
 from faceidx.errors import InputError
 from faceidx.evaluation.cluster_figures import cluster_figures
-from faceidx.evaluation.threshold import read_threshold
+from faceidx.evaluation.threshold import cosine_threshold, read_threshold
 from faceidx.evaluation.thumbnails import find_picture
 from faceidx.files import FILE_MODE, refuse_existing, require_parent, whole_folder
 from faceidx.gallery.linkage import (
@@ -158,7 +157,7 @@ def _threshold(options: ClusterOptions, file: EmbeddingFile) -> tuple[float | No
     if options.threshold is None:
         return None, "the faces"
     try:
-        value = float(options.threshold)
+        return cosine_threshold(options.threshold), "given"
     except ValueError:
         chosen = read_threshold(Path(str(options.threshold)))
         if chosen.fingerprint is not None:
@@ -169,9 +168,6 @@ def _threshold(options: ClusterOptions, file: EmbeddingFile) -> tuple[float | No
                 str(options.threshold),
             )
         return chosen.threshold, str(options.threshold)
-    if not math.isfinite(value):
-        raise InputError(f"--threshold {options.threshold} is no number")
-    return value, "given"
 
 
 def _by_size(lowest: np.ndarray) -> np.ndarray:

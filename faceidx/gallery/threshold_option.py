@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from faceidx.embedding.store import require_same_fingerprint
 from faceidx.errors import InputError
-from faceidx.evaluation.threshold import read_threshold
+from faceidx.evaluation.threshold import cosine_threshold, read_threshold
 from faceidx.gallery.folder import Gallery
 from faceidx.gallery.fusion import NEIGHBOURS
 
@@ -91,13 +91,13 @@ def decision_of(
 
 def _given(gallery: Gallery, given: float | str) -> tuple[float, str, str]:
     """Value, source and warning."""
+    calibrated = gallery.manifest.threshold
     try:
-        value = float(given)
+        # One that was extrapolated may lie where no score does: nobody is to be accepted.
+        known = calibrated is not None and calibrated.value == float(given)
+        value = float(given) if known else cosine_threshold(given)
     except ValueError:
         return _of_file(gallery, Path(str(given)))
-    if not math.isfinite(value):
-        raise InputError(f"--threshold {given} is no number")
-    calibrated = gallery.manifest.threshold
     if calibrated is not None and calibrated.value == value:
         return value, "given, the calibrated one", ""
     return (

@@ -13,7 +13,7 @@ from faceidx.errors import InputError
 from faceidx.evaluation.calibration import Calibration
 from faceidx.evaluation.roc import OperatingPoint, Roc, roc_curve, tar_at_far
 from faceidx.evaluation.tail import lower_tail, upper_tail
-from faceidx.evaluation.threshold import read_threshold, write_threshold
+from faceidx.evaluation.threshold import cosine_threshold, read_threshold, write_threshold
 
 _ORIGIN = Origin(
     model="tiny.onnx",
@@ -236,3 +236,10 @@ def test_a_damaged_file_is_read_or_refused_but_never_a_surprise(file: Path) -> N
         else:
             assert np.isfinite(read.threshold) and 0 <= read.fmr <= 1
     assert 400 < refused < 1000
+
+
+def test_a_threshold_that_no_score_can_reach_or_miss_is_refused() -> None:
+    assert [cosine_threshold(given) for given in (-1, "0.5", 1.0000001)] == [-1, 0.5, 1.0000001]
+    for given, told in ((2, "no cosine"), ("-1.1", "no cosine"), ("inf", "no number")):
+        with pytest.raises(InputError, match=f"--threshold {given} is {told}"):
+            cosine_threshold(given)
