@@ -11,7 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 from faceidx.images.decode import PictureError, decode
-from faceidx.images.keys import is_picture_name, unescape_key
+from faceidx.images.keys import is_picture_name, picture_of_face, unescape_key
+from faceidx.images.shown import crop_path
 
 SIDE = 160
 _FACE_NUMBER = re.compile(r"#\d+$")  # a face of a picture with several: KEY#2
@@ -33,6 +34,8 @@ def thumbnail(source: Path | bytes, side: int = SIDE) -> str:
 def find_picture(root: Path, key: str) -> Path:
     """Return the file that a key names below a folder; the key may lack the file's suffix.
 
+    The folder may also be one of crops: there the face KEY#2 of `a.jpg` lies in `a#2.jpg`.
+
     Raises:
         PictureError: there is no such file, or the key would lead out of the folder.
     """
@@ -48,6 +51,10 @@ def find_picture(root: Path, key: str) -> Path:
             pictures = [p for p in found if is_picture_name(p.name)]
             if len(pictures) == 1:
                 return pictures[0]
+        if face := _FACE_NUMBER.search(key):
+            crop = root / crop_path(picture_of_face(key), int(face[0][1:]))
+            if crop.is_file():
+                return crop
     except OSError as error:  # a name too long for the file system
         raise PictureError(error.strerror or "cannot be read") from None
     raise PictureError("not in the folder of pictures")

@@ -90,7 +90,7 @@ def cluster(options: ClusterOptions, *, progress: ProgressCallback = silent) -> 
 
     Raises:
         InputError: no face can be compared, the threshold makes no sense or was made with another
-            model, an output exists, or pictures are to be copied and no folder of them is given.
+            model, an output exists, or pictures are to be copied and none of them is to be had.
     """
     started = time.perf_counter()
     _check_outputs(options)
@@ -112,6 +112,8 @@ def cluster(options: ClusterOptions, *, progress: ProgressCallback = silent) -> 
     labels = _by_size(average_linkage(vectors, scores, rows, threshold))
     copies = _duplicates(scores, rows, options.duplicates)
     table = _table(paths, identities, usable, vectors, labels, copies)
+    if options.copy_to:
+        _require_pictures(options, table)
     write_rows(options.out, HEADER, table)
     sizes = np.bincount(labels)[1:]
     copied, missing = _copy(options, table, progress) if options.copy_to else (0, 0)
@@ -226,6 +228,18 @@ def _figures(labels: np.ndarray, identities: Sequence[str]) -> dict[str, Any]:
         return {}
     _, people = np.unique([i for i in identities if i], return_inverse=True)
     return cluster_figures(labels[named], people)
+
+
+def _require_pictures(options: ClusterOptions, table: Sequence[Grouped]) -> None:
+    """Raise `InputError` where not one picture is there to be copied: the folder is another."""
+    assert options.pictures is not None
+    if all(source is None for source, _ in _copies(options.pictures, table)):
+        _log.debug("the faces are named as %r is", table[0].path)
+        raise InputError(
+            f"--pictures {options.pictures} holds none of the {len(table)} pictures of "
+            f"{options.file} (-v names one); give the folder that was embedded, or that of its "
+            "--save-crops"
+        )
 
 
 def _copy(

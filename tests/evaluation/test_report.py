@@ -273,6 +273,10 @@ def test_keys_find_their_files(tmp_path: Path) -> None:
     assert find_picture(tmp_path, "a/b%231.png#2") == tmp_path / "a/b#1.png"
     assert find_picture(tmp_path, "a/100%25.png") == tmp_path / "a/100%.png"
     assert find_picture(tmp_path, "a/plain") == tmp_path / "a/plain.jpg"
+    for key, crop in (("c/d.jpg#2", "c/d#2.jpg"), ("c/e.pgm#1", "c/e#1.pgm.png")):
+        (tmp_path / "c").mkdir(exist_ok=True)
+        (tmp_path / crop).touch()
+        assert find_picture(tmp_path, key) == tmp_path / crop
     for unknown in ("a/two", "a/none.jpg", "b/none.jpg", "x" * 5000, "a"):
         with pytest.raises(PictureError):
             find_picture(tmp_path, unknown)

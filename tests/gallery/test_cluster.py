@@ -130,6 +130,25 @@ def test_pictures_are_copied_a_folder_a_group_under_safe_names(
     assert not (tmp_path / "h.csv").exists()
 
 
+def test_a_folder_without_any_of_the_pictures_is_refused_before_anything_is_written(
+    write_faces: WriteFaces, tmp_path: Path
+) -> None:
+    (tmp_path / "others").mkdir()
+    (tmp_path / "crops").mkdir()
+    for number in (1, 2):
+        draw(tmp_path / "crops" / f"a#{number}.jpg", seed=number)
+    eye = np.eye(16, dtype=np.float32)
+    file = write_faces("f.h5", eye[[0, 1]], ["", ""], paths=["a.jpg#1", "a.jpg#2"])
+    copies = tmp_path / "copies"
+    words = {"threshold": 0.5, "copy_to": copies}
+    with pytest.raises(InputError, match=r"others holds none of the 2 pictures of .*f\.h5"):
+        _cluster(file, tmp_path / "g.csv", pictures=tmp_path / "others", **words)
+    assert not copies.exists() and not (tmp_path / "g.csv").exists()
+    result, _ = _cluster(file, tmp_path / "g.csv", pictures=tmp_path / "crops", **words)
+    assert (result["copied"], result["not_copied"]) == (2, 0)
+    assert len({path.read_bytes() for path in copies.rglob("*.jpg")}) == 2
+
+
 def test_wrong_thresholds_and_outputs_that_exist_are_refused(faces: Path, tmp_path: Path) -> None:
     for threshold, message in (
         ("nan", "no number"),
