@@ -323,9 +323,10 @@ def _require_replaceable(path: Path) -> None:
         raise InputError(f"{path} is a file, no gallery folder; give another name")
     strange = sorted(p.name for p in path.iterdir() if p.name not in FILES)
     if strange:
+        _log.debug("%s holds %r, which belongs to no gallery", path, strange[0])
         raise InputError(
-            f"{path} holds {len(strange)} entries that belong to no gallery (such as "
-            f"{strange[0]!r}) and would be deleted; move them away or give another name"
+            f"{path} holds {len(strange)} entries that belong to no gallery (-v names one) and "
+            "would be deleted; move them away or give another name"
         )
 
 

@@ -111,8 +111,9 @@ def require_unique(keys: list[list[str]], present: list[str], names: list[str]) 
                 twice, example = twice + 1, example or key
             seen.add(key)
         if twice:
+            _log.debug("%s: %r is there already", name, example)
             raise InputError(
-                f"{name}: {twice} keys are there already (such as {example!r}); "
+                f"{name}: {twice} keys are there already (-v names one); "
                 "give each file a --prefix to set the sources apart"
             )
 

@@ -130,6 +130,24 @@ def test_bad_input_is_one_line_and_exit_code_2(cli: RunCli, gallery: Path, tmp_p
     assert not (tmp_path / "g").exists()
 
 
+def test_names_of_people_are_told_only_where_asked_for(
+    cli: RunCli, gallery: Path, tmp_path: Path
+) -> None:
+    people = tmp_path / "people.h5"
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "anna.jpg").touch()
+    for words, name in (
+        (("add", gallery, people), "p0/0.jpg"),
+        (("build", people, people, "--out", tmp_path / "g"), "p0/0.jpg"),
+        (("build", people, "--out", foreign, "--overwrite"), "anna.jpg"),
+    ):
+        error = cli(*words, code=2)[1]
+        assert name not in error
+        assert "-v names one" in error
+        assert name in cli(*words, "-v", code=2)[1]
+
+
 def test_help_loads_neither_faiss_nor_the_arrays() -> None:
     code = (
         "import sys; sys.argv = ['faceidx', 'index', 'build', '--help']\n"

@@ -145,7 +145,7 @@ def test_overwrite_never_deletes_a_folder_that_is_no_gallery(
     photos.mkdir()
     (photos / "holiday.jpg").write_bytes(b"dear")
     file = write_faces("one.h5", clustered(1, 2), ["a", "a"])
-    with pytest.raises(InputError, match=r"holiday\.jpg"):
+    with pytest.raises(InputError, match="1 entries that belong to no gallery"):
         build(BuildOptions(files=[file], out=photos, overwrite=True))
     assert (photos / "holiday.jpg").read_bytes() == b"dear"
 
