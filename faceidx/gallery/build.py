@@ -160,9 +160,9 @@ def add(options: AddOptions, *, progress: ProgressCallback = silent) -> dict[str
         for file in files:
             name = str(file.path)
             require_same_fingerprint(
-                old.origin.fingerprint, str(path), file.origin.fingerprint, name
+                old.origin.fingerprint, str(options.gallery), file.origin.fingerprint, name
             )
-            require_dim(file.dim, name, old.dim, str(path))
+            require_dim(file.dim, name, old.dim, str(options.gallery))
         warn_of_differences(old.origin, options.gallery, files)
         keys = keys_of(files, options.prefixes)
         require_unique(keys, old.paths, [str(file.path) for file in files])
@@ -215,8 +215,8 @@ def remove(options: RemoveOptions, *, progress: ProgressCallback = silent) -> di
         refused = [r for r in old.refused if r.identity not in people and r.path not in keys]
         gone = [r for r in old.refused if r.identity in people or r.path in keys]
         known_people = {*old.people, *(r.identity for r in gone)} - {""}
-        _require_known("identity", people, known_people, path)
-        _require_known("path", keys, {*old.paths, *(r.path for r in gone)}, path)
+        _require_known("identity", people, known_people, options.gallery)
+        _require_known("path", keys, {*old.paths, *(r.path for r in gone)}, options.gallery)
         keep = np.array(
             [
                 identity not in people and key not in keys
@@ -296,7 +296,7 @@ def _writing(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """Hold the writer's lock of a gallery to be made; only a gallery is ever overwritten."""
     refuse_existing(target, overwrite=overwrite)
     out = target.resolve()  # the folder itself is exchanged, never a link to it
-    _require_replaceable(out)
+    _require_replaceable(target)
     with writer_lock(out):
         remove_leftovers(out)
         yield out
@@ -308,10 +308,10 @@ def changing(target: Path, stack: ExitStack) -> Iterator[tuple[Path, Gallery]]:
     path = target.resolve()
     if not (path / MANIFEST).is_file():
         raise InputError(f"{target} is no gallery folder ({MANIFEST} is missing)")
-    _require_replaceable(path)
+    _require_replaceable(target)
     with writer_lock(path):
         remove_leftovers(path)
-        old = stack.enter_context(load_gallery(path, hashes=True))
+        old = stack.enter_context(load_gallery(target, hashes=True))
         yield path, old
 
 

@@ -281,3 +281,23 @@ def test_a_damaged_gallery_is_not_changed(gallery_path: Path) -> None:
     index.write_bytes(content)
     with pytest.raises(InputError, match="SHA-256"):
         remove(RemoveOptions(gallery=gallery_path, identities=["person00"]))
+
+
+def test_errors_of_a_change_name_the_gallery_as_it_was_given(
+    gallery_path: Path, write_faces: WriteFaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = write_faces("other.h5", clustered(1, 1), ["a"], fingerprint="e" * 64)
+    monkeypatch.chdir(gallery_path.parent)
+    given = Path(gallery_path.name)
+    with pytest.raises(InputError, match=r"^gallery: no identity 'nobody'"):
+        remove(RemoveOptions(gallery=given, identities=["nobody"]))
+    with pytest.raises(InputError, match=r"^gallery: no path 'none'"):
+        remove(RemoveOptions(gallery=given, paths=["none"]))
+    with pytest.raises(InputError, match=r"^gallery and .* different models"):
+        add(AddOptions(gallery=given, files=[other]))
+    (gallery_path / "index.faiss").write_bytes(b"")
+    with pytest.raises(InputError, match=r"^gallery/index\.faiss is damaged"):
+        remove(RemoveOptions(gallery=given, identities=["person01"]))
+    (gallery_path / "notes").touch()
+    with pytest.raises(InputError, match=r"^gallery holds 1 entries"):
+        remove(RemoveOptions(gallery=given, identities=["person01"]))
