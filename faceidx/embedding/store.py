@@ -6,6 +6,7 @@ docs/file-formats.md describes every dataset and attribute.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -325,8 +326,14 @@ def open_hdf5(path: Path, wanted: str, version: int) -> h5py.File:
     """Open an HDF5 file of ours for reading, checking its `format` and `version` attributes.
 
     Raises:
-        InputError: the file is missing, damaged, of another format or of a newer version.
+        InputError: the file is missing, a folder, damaged, of another format or of a newer version.
     """
+    if path.is_dir():
+        way_out = ""
+        if wanted == FORMAT:
+            pictures = shlex.quote(str(path))
+            way_out = f"; embed it first: faceidx embed {pictures} --model MODEL --out FILE.h5"
+        raise InputError(f"{path} is a folder, not a file{way_out}")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from collections.abc import Callable
 from datetime import datetime
@@ -15,6 +16,7 @@ from faceidx.embedding.store import (
     EmbeddingFile,
     Left,
     Origin,
+    open_hdf5,
     require_one_origin,
     write_embeddings,
 )
@@ -210,12 +212,10 @@ def test_damaged_bytes_are_an_error_and_never_another(tmp_path: Path) -> None:
 
 def test_files_that_are_no_hdf5_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("nothing")
-    (tmp_path / "folder.h5").mkdir()
     with pytest.raises(InputError, match="no readable HDF5"):
         EmbeddingFile(tmp_path / "text.h5")
-    for name in ("none.h5", "folder.h5"):
-        with pytest.raises(InputError, match="no such file"):
-            EmbeddingFile(tmp_path / name)
+    with pytest.raises(InputError, match="no such file"):
+        EmbeddingFile(tmp_path / "none.h5")
 
 
 def test_embeddings_of_different_models_never_mix(tmp_path: Path) -> None:
@@ -226,3 +226,13 @@ def test_embeddings_of_different_models_never_mix(tmp_path: Path) -> None:
     assert require_one_origin([one, same]) == _ORIGIN
     with pytest.raises(InputError, match=r"a\.h5 and .*c\.h5 come from different models"):
         require_one_origin([one, same, other])
+
+
+def test_a_folder_in_place_of_a_file_is_told_apart_from_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "my pictures"
+    folder.mkdir()
+    way_out = f"embed it first: faceidx embed '{folder}' --model"
+    with pytest.raises(InputError, match=f"is a folder, not a file; {re.escape(way_out)}"):
+        EmbeddingFile(folder)
+    with pytest.raises(InputError, match=r"is a folder, not a file$"):
+        open_hdf5(folder, "faceidx-gallery", 1)
