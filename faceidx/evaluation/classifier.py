@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +20,8 @@ from faceidx.models.face_model import FaceModel
 from faceidx.models.open import ModelOptions, open_model
 from faceidx.progress import ProgressCallback, silent
 from faceidx.tables import ANSWER_HEADER, MATCH, UNKNOWN, Answer, write_rows
+
+logger = logging.getLogger(__name__)
 
 _BLOCK = 4096
 _TOP_K = 5
@@ -62,17 +66,13 @@ def classify_n_way(
         `rank5`, `fpir` and `fnir`, each `{value, errors, trials}`; and the first rows.
 
     Raises:
-        InputError: the model holds no classifier, the output exists, the threshold is no
-            probability, or nothing to classify.
+        InputError: the model holds no classifier, the output exists, the threshold is no number,
+            or nothing to classify.
     """
     if options.out:
         require_parent(options.out)
         refuse_existing(options.out, overwrite=options.overwrite)
-    if options.threshold is not None and not 0 <= options.threshold <= 1:
-        raise InputError(
-            f"--threshold {options.threshold} is no probability; without --index give one from 0 "
-            "to 1"
-        )
+    _check_threshold(options.threshold)
     model = open_model(options.model)
     names = class_names(model)
     probes = _read(options, model, progress)
@@ -127,6 +127,15 @@ def top_classes(model: FaceModel, raw: np.ndarray, k: int) -> tuple[np.ndarray, 
         orders.append(order)
         tops.append(np.take_along_axis(probabilities, order, axis=1))
     return np.concatenate(orders), np.concatenate(tops)
+
+
+def _check_threshold(threshold: float | None) -> None:
+    if threshold is None or 0 <= threshold <= 1:
+        return
+    told = f"--threshold {threshold} is no probability; without --index those decide"
+    if math.isnan(threshold):
+        raise InputError(told)
+    logger.warning("%s", told)
 
 
 def rank_figures(

@@ -6,6 +6,7 @@ Beside the threshold it says of which model's scores it holds, and what any othe
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +20,8 @@ from faceidx.evaluation.calibration import Calibration
 from faceidx.evaluation.roc import OperatingPoint, Roc
 from faceidx.evaluation.tail import TailPoint, lower_tail, upper_tail
 from faceidx.files import whole_file
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "faceidx-threshold"
 VERSION = 1
@@ -153,19 +156,17 @@ def read_threshold(path: Path) -> Threshold:
 
 
 def cosine_threshold(given: float | str) -> float:
-    """Read a threshold of cosines that is given as a number.
+    """Read a threshold of cosines that is given as a number; warn of one that none can reach.
 
     Raises:
         ValueError: it is no number.
-        InputError: it is not finite, or no cosine.
+        InputError: it is not finite.
     """
     value = float(given)
     if not math.isfinite(value):
         raise InputError(f"--threshold {given} is no number; give one from -1 to 1")
     if abs(value) > 1 + _ROUNDING:
-        raise InputError(
-            f"--threshold {given} is no cosine; scores lie between -1 and 1, give one of those"
-        )
+        logger.warning("--threshold %s is no cosine: all scores lie between -1 and 1", given)
     return value
 
 

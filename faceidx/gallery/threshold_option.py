@@ -91,13 +91,11 @@ def decision_of(
 
 def _given(gallery: Gallery, given: float | str) -> tuple[float, str, str]:
     """Value, source and warning."""
-    calibrated = gallery.manifest.threshold
     try:
-        # One that was extrapolated may lie where no score does: nobody is to be accepted.
-        known = calibrated is not None and calibrated.value == float(given)
-        value = float(given) if known else cosine_threshold(given)
+        value = cosine_threshold(given)
     except ValueError:
         return _of_file(gallery, Path(str(given)))
+    calibrated = gallery.manifest.threshold
     if calibrated is not None and calibrated.value == value:
         return value, "given, the calibrated one", ""
     return (

@@ -57,7 +57,7 @@ def test_one_json_object_holds_the_score_and_what_it_means(
     assert set(result["likelihood_ratio"]) == {"ln", "log10"}
     assert result["model"] == "tiny.safetensors" and len(result["fingerprint"]) == 64
     assert run.json(*pair, "--threshold", threshold_file) == result
-    assert run.json(*pair, "--threshold", 1)["match"] is False
+    assert run.json(*pair, "--threshold", 2)["match"] is False
     assert run.json(*pair)["match"] is None
 
 

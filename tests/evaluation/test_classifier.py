@@ -49,9 +49,9 @@ def test_the_answer_of_a_classifier_has_every_figure(
     assert set(result["fnir"]) == set(result["fpir"]) == {"value", "errors", "trials"}
 
 
-@pytest.mark.parametrize("threshold", ["1.5", "-0.1", "nan"])
-def test_a_threshold_that_is_no_probability_is_refused(
-    run_cli: RunCli, pictures: Path, fake_model_file: Path, threshold: str
+@pytest.mark.parametrize(("threshold", "code"), [("1.5", 0), ("-0.1", 0), ("nan", 2)])
+def test_a_threshold_that_is_no_probability_is_told(
+    run_cli: RunCli, pictures: Path, fake_model_file: Path, threshold: str, code: int
 ) -> None:
     words = ("classify", pictures, "--model", fake_model_file, f"--threshold={threshold}")
-    assert f"--threshold {threshold} is no probability" in run_cli(*words, code=2)[1]
+    assert f"--threshold {threshold} is no probability" in run_cli(*words, code=code)[1]

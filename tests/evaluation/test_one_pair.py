@@ -184,7 +184,7 @@ def test_a_threshold_given_alone_decides_and_says_nothing_of_errors(options: Pai
     result = verify_pair(replace(options, threshold=-1.0)).as_json()
     assert (result["match"], result["threshold"], result["fmr"]) == (True, -1.0, None)
     assert result["warnings"] == []
-    assert verify_pair(replace(options, threshold=1.0)).match is False
+    assert verify_pair(replace(options, threshold=1.5)).match is False
 
 
 def test_a_file_of_another_model_is_refused_with_both_fingerprints(
@@ -272,9 +272,9 @@ def test_a_picture_that_cannot_be_read_is_named_with_the_reason(
             verify_pair(replace(options, right=tmp_path / name))
 
 
-@pytest.mark.parametrize("threshold", [math.nan, math.inf, 2.0])
-def test_a_threshold_that_is_no_cosine_is_refused(options: PairOptions, threshold: float) -> None:
-    with pytest.raises(InputError, match=r"is no (number|cosine)"):
+@pytest.mark.parametrize("threshold", [math.nan, math.inf])
+def test_a_threshold_that_is_no_number_is_refused(options: PairOptions, threshold: float) -> None:
+    with pytest.raises(InputError, match="is no number"):
         verify_pair(replace(options, threshold=threshold))
 
 

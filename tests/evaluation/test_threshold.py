@@ -238,8 +238,12 @@ def test_a_damaged_file_is_read_or_refused_but_never_a_surprise(file: Path) -> N
     assert 400 < refused < 1000
 
 
-def test_a_threshold_that_no_score_can_reach_or_miss_is_refused() -> None:
+def test_a_threshold_that_no_score_can_reach_or_miss_draws_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     assert [cosine_threshold(given) for given in (-1, "0.5", 1.0000001)] == [-1, 0.5, 1.0000001]
-    for given, told in ((2, "no cosine"), ("-1.1", "no cosine"), ("inf", "no number")):
-        with pytest.raises(InputError, match=f"--threshold {given} is {told}"):
-            cosine_threshold(given)
+    assert not caplog.text
+    assert [cosine_threshold(given) for given in (2, "-1.1")] == [2.0, -1.1]
+    assert caplog.text.count("is no cosine: all scores lie between -1 and 1") == 2
+    with pytest.raises(InputError, match="--threshold inf is no number"):
+        cosine_threshold("inf")

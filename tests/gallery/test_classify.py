@@ -221,8 +221,6 @@ def test_a_threshold_of_pairs_draws_a_warning_of_what_it_means_in_a_search(
         _classify(gallery_path, probes[0], threshold=str(file))
     for wrong, message in (
         ("nan", "is no number"),
-        ("1.5", "is no cosine"),
-        ("-2", "is no cosine"),
         ("0,5", "neither a number nor a threshold"),
     ):
         with pytest.raises(InputError, match=message):
