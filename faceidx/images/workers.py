@@ -32,6 +32,8 @@ Tag = TypeVar("Tag")
 _MOST_A_REQUEST = 16
 # Pictures that are worth a further worker, which takes a fifth of a second to start.
 _FEWEST_A_WORKER = 16
+# Of so many, finding out what the first ones are may take as long as starting all workers does.
+_MANY = 10_000
 
 # How often one is started that somebody kills meanwhile.
 _STARTS, _SECONDS_TO_START_AGAIN = 5, 0.5
@@ -85,8 +87,9 @@ class Workers:
                 waiting.append((part, self._threads.submit(_faces_of, alone, prepare)))
             return bool(part)
 
-        for _ in range(at_once):  # while it is told what the pictures are
-            self._threads.submit(_start_one)
+        if total >= _MANY:
+            for _ in range(self.count):
+                self._threads.submit(_start_one)
         while len(waiting) < depth and submit():
             continue
         while waiting:
