@@ -152,6 +152,24 @@ def test_a_worker_that_somebody_kills_while_it_starts_is_started_again(
     assert (tmp_path / "starts").read_text().count("\n") == 3
 
 
+def test_of_many_pictures_workers_start_before_the_first_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(workers, "_idle", [])
+    monkeypatch.setattr(workers, "_MANY", 1)
+
+    def pictures() -> Iterator[tuple[int, Picture]]:
+        end = time.monotonic() + 60
+        while not workers._idle and time.monotonic() < end:
+            time.sleep(0.01)
+        assert workers._idle
+        yield 0, Picture("a", "", Path(), b"a")
+
+    with Workers(1) as several:
+        found = list(several.prepare(pictures(), Obedient(), ahead=1, total=1))
+    assert isinstance(found[0][2], Prepared)
+
+
 _KILLED = """
 import sys, time
 from pathlib import Path
