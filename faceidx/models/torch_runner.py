@@ -278,10 +278,14 @@ def keep_compiled_code() -> None:
     Its own choice is a folder of a known name in the one for temporary files, which all share; it
     is noted in the environment as soon as a part of torch's compiler is imported.
     """
+    from torch._inductor import codecache
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
     # It says that a machine with CUDA's compiler has no GPU, which the user knows.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     chosen = os.environ.get(_CODE_FOLDER, default_cache_dir())
     if chosen == default_cache_dir() and (folder := cache_folder()):
-        os.environ[_CODE_FOLDER] = str(folder / "torch")
+        os.environ[_CODE_FOLDER] = chosen = str(folder / "torch")
+    # What it makes of C++ headers would go there whatever is chosen.
+    codecache._HEADER_DIR = f"{chosen}/headers"
+    codecache._HEADER_LOCK_DIR = f"{chosen}/headers/locks"

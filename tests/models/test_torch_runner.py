@@ -140,14 +140,18 @@ def test_compiled_code_is_kept_for_the_owner_and_fits_every_count(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from torch._dynamo.utils import counters
+    from torch._inductor import codecache
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is put back afterwards
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     network = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.ReLU(), nn.Flatten()).eval()
+    for name in ("_HEADER_DIR", "_HEADER_LOCK_DIR"):  # to be put back, too
+        monkeypatch.setattr(codecache, name, str(tmp_path / "shared"))
     runner = _runner(network, compiled=True)
     if not runner.compiled:
         pytest.skip("there is no C++ compiler here")
+    assert not (tmp_path / "shared").exists()
     folder = tmp_path / "faceidx"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert any((folder / "torch").iterdir())
