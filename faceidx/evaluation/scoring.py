@@ -16,6 +16,7 @@ from faceidx.evaluation.bootstrap import Units, bootstrap_fits, units_of
 from faceidx.evaluation.lists.finding import Way, find_way, resolve
 from faceidx.evaluation.lists.pairs import PairList
 from faceidx.evaluation.templates import template_vectors
+from faceidx.images.keys import folder_of
 from faceidx.progress import Progress, ProgressCallback, silent
 
 _log = logging.getLogger(__name__)
@@ -319,10 +320,7 @@ def people_of(names: Sequence[str], identities: Sequence[str]) -> list[str]:
         names: (K,) pictures.
         identities: (K,) empty where unknown.
     """
-    return [
-        identity or name.rpartition("/")[0]
-        for name, identity in zip(names, identities, strict=True)
-    ]
+    return [identity or folder_of(name) for name, identity in zip(names, identities, strict=True)]
 
 
 def units_of_pairs(

@@ -12,6 +12,7 @@ import numpy as np
 from faceidx.embedding.store import EmbeddingFile, require_same_fingerprint
 from faceidx.gallery.folder import Gallery
 from faceidx.gallery.unit import require_dim, to_unit
+from faceidx.images.keys import folder_of
 from faceidx.progress import Progress, ProgressCallback
 
 _BLOCK_ROWS = 4096
@@ -69,9 +70,9 @@ def every_probe_of_file(file: EmbeddingFile) -> Probes:
     if not left:
         return rows
     of_folder = all(
-        who == _folder(key) for key, who in zip(rows.keys, rows.identities, strict=True)
+        who == folder_of(key) for key, who in zip(rows.keys, rows.identities, strict=True)
     )
-    named = [_folder(key) if of_folder and file.count else "" for key in left]
+    named = [folder_of(key) if of_folder and file.count else "" for key in left]
     # A row of NaN cannot be searched, so the picture comes out as a probe without an answer.
     nothing = np.full((len(left), file.dim), np.nan, np.float32)
     return replace(
@@ -80,10 +81,6 @@ def every_probe_of_file(file: EmbeddingFile) -> Probes:
         identities=[*rows.identities, *named],
         blocks=chain(rows.blocks, [(file.count, nothing)]),
     )
-
-
-def _folder(key: str) -> str:
-    return key.rpartition("/")[0]
 
 
 def probe_blocks(

@@ -75,6 +75,11 @@ def picture_of_face(key: str) -> str:
     return key.rpartition("#")[0]
 
 
+def folder_of(key: str) -> str:
+    """The folder that a picture lies in, empty at the root: whom it shows, unless that is said."""
+    return key.rpartition("/")[0]
+
+
 def is_picture_name(name: str) -> bool:
     """Whether the extension is one of a picture, in whatever case."""
     _, dot, extension = name.rpartition(".")

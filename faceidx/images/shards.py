@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 
 from faceidx.errors import InputError
-from faceidx.images.keys import escape_bytes, escape_key, is_picture_name
+from faceidx.images.keys import escape_bytes, escape_key, folder_of, is_picture_name
 from faceidx.images.pictures import Picture, Pictures
 from faceidx.images.spill import Records, Sorter
 from faceidx.images.tar import Archive, Member, compressed, open_tar
@@ -162,7 +162,7 @@ def _make(shards: Sequence[Path], record: bytes) -> Picture:
     raw, _, rest = record.partition(b"\0")
     key = raw.decode()
     number, offset, size, given = _PLACE.unpack_from(rest)
-    identity = rest[_PLACE.size :].decode() if given else key.rpartition("/")[0]
+    identity = rest[_PLACE.size :].decode() if given else folder_of(key)
     return Picture(key, identity, shards[number], part=(offset, size))
 
 

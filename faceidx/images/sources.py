@@ -22,6 +22,7 @@ from faceidx.images.keys import (
     PICTURE_EXTENSIONS,
     escape_bytes,
     escape_key,
+    folder_of,
     is_picture_name,
     unescape_key,
 )
@@ -138,10 +139,6 @@ def _why(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _parent(key: str) -> str:
-    return key.rpartition("/")[0]
-
-
 def _not_empty(images: Path, source: Source) -> Source:
     if not source.pictures:
         raise InputError(f"{images} holds no pictures; {source.ignored} files ignored")
@@ -169,7 +166,7 @@ def _open_folder(root: Path, follow_links: bool, spill: Path | None) -> Source:
 
 def _in_folder(root: Path, record: bytes) -> Picture:
     key = record.decode()
-    return Picture(key, _parent(key), root / os.fsdecode(unescape_key(key)))
+    return Picture(key, folder_of(key), root / os.fsdecode(unescape_key(key)))
 
 
 def _open_folder_of_shards(root: Path, passed: Passed, spill: Path | None) -> Source:
@@ -223,7 +220,7 @@ def _on_list(root: Path, record: bytes) -> Picture:
     key, (_, given), identity = _listed(record)
     return Picture(
         key.decode(),
-        identity.decode() if given else _parent(key.decode()),
+        identity.decode() if given else folder_of(key.decode()),
         root / os.fsdecode(unescape_key(key.decode())),
     )
 
