@@ -13,6 +13,8 @@ from faceidx.files import whole_file
 
 ANSWER_HEADER = ("path", "rank", "identity", "score", "decision")
 MATCH, UNKNOWN = "match", "unknown"
+TOP_K = 5
+"""People that are listed for each probe where no number is given."""
 FIRST = 20
 """Rows that are shown on a terminal."""
 # Of a table's columns of names, so that most lines of a table written as a stream are aligned.

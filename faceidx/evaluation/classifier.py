@@ -19,12 +19,13 @@ from faceidx.images.sources import open_source
 from faceidx.models.face_model import FaceModel
 from faceidx.models.open import ModelOptions, open_model
 from faceidx.progress import ProgressCallback, silent
-from faceidx.tables import ANSWER_HEADER, MATCH, UNKNOWN, Answer, write_rows
+from faceidx.tables import ANSWER_HEADER, MATCH, TOP_K, UNKNOWN, Answer, write_rows
 
 logger = logging.getLogger(__name__)
 
 _BLOCK = 4096
-_TOP_K = 5
+# The figures are of the nearest, and of the nearest five.
+_RANKS = (1, 5)
 
 
 @dataclass(kw_only=True)
@@ -36,7 +37,7 @@ class NWayOptions:
     model: ModelOptions
     pipeline: PipelineOptions = field(default_factory=PipelineOptions)
     top_k: int | None = None
-    """People listed for each probe; None: five."""
+    """People listed for each probe; None: `TOP_K`."""
     threshold: float | None = None
     """Smallest probability of a match; None takes the most probable person without question."""
     root: Path | None = None
@@ -76,7 +77,7 @@ def classify_n_way(
     model = open_model(options.model)
     names = class_names(model)
     probes = _read(options, model, progress)
-    order, scores = top_classes(model, probes.raw, max(options.top_k or 0, _TOP_K))
+    order, scores = top_classes(model, probes.raw, max(options.top_k or TOP_K, *_RANKS))
     answers = list(_answers(probes, names, order, scores, options))
     first = write_rows(options.out, ANSWER_HEADER, answers)
     matched = sum(answer.rank == 1 and answer.decision == MATCH for answer in answers)
@@ -155,7 +156,7 @@ def rank_figures(
     truth = np.array([number.get(identity, -1) for identity in identities], dtype=np.int64)
     known = truth >= 0
     figures = {}
-    for rank in (1, 5):
+    for rank in _RANKS:
         found = (order[known, :rank] == truth[known, None]).any(1)
         figures[f"rank{rank}"] = _figure(~found, of_success=True)
     return figures
@@ -243,7 +244,7 @@ def _answers(
 ) -> Iterator[Answer]:
     for key, classes, row_scores in zip(probes.keys, order, scores, strict=True):
         for rank, (number, score) in enumerate(zip(classes, row_scores, strict=True), 1):
-            if rank > (options.top_k or _TOP_K):
+            if rank > (options.top_k or TOP_K):
                 break
             match = rank == 1 if options.threshold is None else score >= options.threshold
             decision = MATCH if match else UNKNOWN

@@ -17,12 +17,9 @@ from faceidx.gallery.probes import ProbeBlock, Probes, probe_blocks
 from faceidx.gallery.search import Candidate
 from faceidx.gallery.threshold_option import Decision, decision_of
 from faceidx.progress import ProgressCallback, silent
-from faceidx.tables import ANSWER_HEADER, MATCH, UNKNOWN, Answer, write_rows
+from faceidx.tables import ANSWER_HEADER, MATCH, TOP_K, UNKNOWN, Answer, write_rows
 
 _log = logging.getLogger(__name__)
-
-
-TOP_K = 5
 
 
 @dataclass(kw_only=True)
