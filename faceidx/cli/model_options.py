@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 # Named here as well as in the library, which is not loaded for `--help`.
 _PRESETS = ("imagenet", "insightface", "adaface", "facenet")
-_FACTS = ("image_size", "mean", "std", "color", "preset", "fc")
+_TEMPLATES = ("arcface", "facenet")
+_FACTS = ("image_size", "mean", "std", "color", "preset", "template", "fc")
 
 
 class _Triple(click.ParamType):
@@ -49,7 +50,12 @@ _FOREIGN_OPTIONS = (
     click.option("--mean", type=_Triple(), help="Of a foreign model, pixels in 0..1."),
     click.option("--std", type=_Triple(), help="Of a foreign model, pixels in 0..1."),
     click.option("--color", type=click.Choice(["rgb", "bgr"]), help="Of a foreign model."),
-    click.option("--preset", type=click.Choice(_PRESETS), help="Mean, std, colour and size."),
+    click.option("--preset", type=click.Choice(_PRESETS), help="All of these at once."),
+    click.option(
+        "--template",
+        type=click.Choice(_TEMPLATES),
+        help="How the faces were aligned that a foreign model was trained on.",
+    ),
     click.option(
         "--fc",
         type=click.Choice(["embedding", "classifier"]),

@@ -94,6 +94,8 @@ class Preset:
     std: Triple
     image_size: tuple[int, int] | None
     """Height and width; None where models of that project differ."""
+    template: str | None
+    """Alignment of its faces (`templates.TEMPLATES`); None where the project aligns none."""
 
 
 _HALF: Triple = (0.5, 0.5, 0.5)
@@ -101,15 +103,27 @@ _HALF: Triple = (0.5, 0.5, 0.5)
 PRESETS: dict[str, Preset] = {
     # pytorch/vision, references/classification/presets.py
     "imagenet": Preset(
-        color="rgb", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), image_size=None
+        color="rgb",
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        image_size=None,
+        template=None,
     ),
     # deepinsight/insightface, recognition/arcface_torch/inference.py
-    "insightface": Preset(color="rgb", mean=_HALF, std=_HALF, image_size=(112, 112)),
-    # mk-minchul/AdaFace, inference.py (to_input)
-    "adaface": Preset(color="bgr", mean=_HALF, std=_HALF, image_size=(112, 112)),
+    "insightface": Preset(
+        color="rgb", mean=_HALF, std=_HALF, image_size=(112, 112), template="arcface"
+    ),
+    # mk-minchul/AdaFace, inference.py (to_input); face_alignment/align.py
+    "adaface": Preset(
+        color="bgr", mean=_HALF, std=_HALF, image_size=(112, 112), template="arcface"
+    ),
     # timesler/facenet-pytorch, models/mtcnn.py (fixed_image_standardization): (x - 127.5) / 128
     "facenet": Preset(
-        color="rgb", mean=_HALF, std=(128 / 255, 128 / 255, 128 / 255), image_size=(160, 160)
+        color="rgb",
+        mean=_HALF,
+        std=(128 / 255, 128 / 255, 128 / 255),
+        image_size=(160, 160),
+        template="facenet",
     ),
 }
 

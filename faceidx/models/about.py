@@ -13,6 +13,7 @@ from faceidx.models.open import (
     given_facts,
     kind_of,
     onnx_preprocessing,
+    onnx_template,
     read_content,
     recognise_file,
     refuse_given,
@@ -115,7 +116,7 @@ def _of_onnx(file: OnnxFile, options: ModelOptions) -> dict[str, Any]:
     graph, record = file.graph, file.own.record if file.own else None
     known = given_facts(options, file.image_size)
     facts: dict[str, Any] = {**dict.fromkeys(_OF_PICTURES), **_listed(known)}
-    template = record.template if record else None
+    template = onnx_template(file, options)
     if record or _is_enough(known):
         preprocessing = onnx_preprocessing(file, options)
         prints = _fingerprints(file.weights, preprocessing, template)

@@ -93,6 +93,7 @@ def _copy_onnx(options: ImportOptions, source: dict[str, str]) -> None:
         arch="onnx",
         embedding_dim=model.embedding_dim,
         preprocessing=model.preprocessing,
+        template=model.template,
         training={"source": source},
     )
     attach_record(file.graph, record, model.weights)

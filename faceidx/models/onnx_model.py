@@ -53,8 +53,13 @@ class OnnxModel(FaceModel):
         return np.concatenate(rows)
 
 
-def load_onnx_model(file: OnnxFile, preprocessing: Preprocessing, *, device: str) -> OnnxModel:
+def load_onnx_model(
+    file: OnnxFile, preprocessing: Preprocessing, template: str | None, *, device: str
+) -> OnnxModel:
     """Load an ONNX model, with its batch size freed where the export fixed it to 1.
+
+    Args:
+        template: alignment of the faces that it was trained on, where that is known.
 
     Raises:
         InputError: it cannot be run, or it does not turn a batch of such pictures into one row of
@@ -85,7 +90,7 @@ def load_onnx_model(file: OnnxFile, preprocessing: Preprocessing, *, device: str
         embedding_dim=single.shape[1],
         preprocessing=preprocessing,
         weights=file.weights,
-        template=own.record.template if own else None,
+        template=template,
         training=own.record.training if own else {},
         class_names=own.record.class_names if own and head else None,
         head=own.record.head if own and head else None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from faceidx.errors import InputError
 from faceidx.images.preprocess import PRESETS, Preprocessing, Preset
+from faceidx.images.templates import template_for
 from faceidx.models.device import resolve_device
 from faceidx.models.face_model import Compiled, FaceModel
 from faceidx.models.file import ModelFile, has_record, load_tensors, read_model, read_record
@@ -46,11 +47,13 @@ class ModelOptions:
     std: tuple[float, float, float] | None = None
     color: str | None = None
     preset: str | None = None
+    template: str | None = None
+    """Alignment of the faces it was trained on, one of `images.templates.TEMPLATES`."""
     fc: str | None = None
     """Of a torchvision ResNet: whether its last layer gives an `embedding` or is a `classifier`."""
 
 
-FACTS = ("image_size", "mean", "std", "color", "preset")
+FACTS = ("image_size", "mean", "std", "color", "preset", "template")
 """Options of what a foreign file does not say."""
 
 
@@ -112,11 +115,10 @@ def model_shape(options: ModelOptions) -> tuple[Preprocessing, str | None]:
     """
     kind = kind_of(options.path)
     if kind == "weights":
-        return given_preprocessing(options, None), None
+        return given_preprocessing(options, None), given_template(options)
     if kind == "onnx":
         file = read_onnx(options.path)
-        template = file.own.record.template if file.own else None
-        return onnx_preprocessing(file, options), template
+        return onnx_preprocessing(file, options), onnx_template(file, options)
     record = read_record(options.path)
     return record.preprocessing, record.template
 
@@ -147,7 +149,9 @@ def read_content(options: ModelOptions) -> ModelFile:
         return read_model(options.path)
     found = recognise_file(options.path, fc=options.fc)
     _say_once(f"{options.path}: {found}")
-    return to_model_file(found, given_preprocessing(options, None), str(options.path))
+    content = to_model_file(found, given_preprocessing(options, None), str(options.path))
+    content.record.template = given_template(options)
+    return content
 
 
 def recognise_file(path: Path, *, fc: str | None = None) -> Recognised:
@@ -185,7 +189,8 @@ def open_onnx(file: OnnxFile, options: ModelOptions) -> OnnxModel:
     from faceidx.models.onnx_model import load_onnx_model, runs_on_gpu
 
     device = resolve_device(options.device) if runs_on_gpu() else "cpu"
-    return load_onnx_model(file, onnx_preprocessing(file, options), device=device)
+    preprocessing, template = onnx_preprocessing(file, options), onnx_template(file, options)
+    return load_onnx_model(file, preprocessing, template, device=device)
 
 
 def onnx_preprocessing(file: OnnxFile, options: ModelOptions) -> Preprocessing:
@@ -198,6 +203,11 @@ def onnx_preprocessing(file: OnnxFile, options: ModelOptions) -> Preprocessing:
         return given_preprocessing(options, file.image_size)
     refuse_given(options)
     return file.own.record.preprocessing
+
+
+def onnx_template(file: OnnxFile, options: ModelOptions) -> str | None:
+    """The alignment template that an ONNX file's own record names, or else what is given."""
+    return file.own.record.template if file.own else given_template(options)
 
 
 def refuse_given(options: ModelOptions) -> None:
@@ -217,6 +227,7 @@ def given_preprocessing(options: ModelOptions, own_size: tuple[int, int] | None)
         InputError: something is neither said nor given, or makes no sense.
     """
     known = given_facts(options, own_size)
+    del known["template"]
     if not known["mean"] or not known["std"]:
         raise InputError(
             f"{options.path} does not say how its pictures are normalised; give --mean and --std, "
@@ -230,7 +241,7 @@ def given_preprocessing(options: ModelOptions, own_size: tuple[int, int] | None)
 
 
 def given_facts(options: ModelOptions, own_size: tuple[int, int] | None) -> dict[str, Any]:
-    """`image_size, color, mean, std` as far as they are known; None for what is not.
+    """`image_size, color, mean, std, template` as far as known; None for what is not.
 
     Args:
         own_size: as of `given_preprocessing`.
@@ -251,13 +262,21 @@ def given_facts(options: ModelOptions, own_size: tuple[int, int] | None) -> dict
     if any(value > 1 for value in (*(mean or ()), *(std or ()))):
         raise InputError("--mean and --std are of pixels in 0..1; divide those of 0..255 by 255")
     color = options.color or (preset and preset.color)
-    return {"image_size": size, "color": color, "mean": mean, "std": std}
+    template = given_template(options)
+    return {"image_size": size, "color": color, "mean": mean, "std": std, "template": template}
 
 
 @cache
 def _say_once(line: str) -> None:
     """Warn, but not again where a command opens its model more than once."""
     logger.warning("%s", line)
+
+
+def given_template(options: ModelOptions) -> str | None:
+    """The alignment template given, or the preset's; None where neither names one."""
+    if options.template:
+        return template_for(options.template, (0, 0))
+    return _preset(options.preset).template if options.preset else None
 
 
 def _preset(name: str) -> Preset:

@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from faceidx.embedding.pipeline import PipelineOptions
+from faceidx.images.templates import TEMPLATES
 from tests.conftest import RunCli
 from tests.images.photos import MARK, write_toy_detector
+from tests.models.onnx_graphs import mean_color_graph
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,23 @@ def test_two_photos_are_compared_by_the_faces_found_in_them(
     assert "give --detect largest or central" in err
 
 
+def test_faces_are_looked_for_where_a_foreign_models_preset_or_option_names_its_alignment(
+    run_cli: RunCli, photos: Path, toy: Path, tmp_path: Path
+) -> None:
+    model = mean_color_graph(tmp_path / "m.onnx")
+    command = ("verify", "--model", model, "--detector", toy, "--image-size", "32")
+    two = (photos / "p0" / "0.png", photos / "p0" / "none.png")
+    assert run_cli.json(*command, "--preset", "imagenet", *two)["score"] is not None
+    for given in (("insightface",), ("imagenet", "--template", "arcface")):
+        _, err = run_cli(*command, "--preset", *given, *two, code=2)
+        assert "none.png cannot be compared: no face was found in it" in err
+    imported = tmp_path / "imported.onnx"
+    given = ("--preset", "imagenet", "--template", "facenet", "--image-size", "32")
+    assert run_cli.json("models", "import", model, *given, "--out", imported)["template"]
+    _, err = run_cli("verify", "--model", imported, "--detector", toy, *two, code=2)
+    assert "no face was found in it" in err
+
+
 def test_a_pair_whose_photo_has_no_face_is_missing_with_the_reason(
     run_cli: RunCli, photos: Path, fake_model_file: Path, toy: Path, tmp_path: Path
 ) -> None:
@@ -103,6 +122,11 @@ def test_a_pair_whose_photo_has_no_face_is_missing_with_the_reason(
     assert result["missing_pairs"][0]["reason"].endswith("no face was found in it")
     assert (result["engine"], result["detect"]) == ("torch", "central")
     assert result["auc"] == 1.0
+
+
+def test_the_help_names_all_templates(run_cli: RunCli) -> None:
+    for command in ("embed", "align"):
+        assert f"--template [{'|'.join(TEMPLATES)}]" in run_cli(command, "--help")[0]
 
 
 @pytest.mark.parametrize("command", ["embed", "align", "verify-pairs"])

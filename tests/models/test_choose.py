@@ -266,4 +266,8 @@ def test_what_pictures_a_model_wants_is_told_without_running_it(
     assert (preprocessing.image_size, template) == (FAKE_SIZE, "arcface")
     foreign = ModelOptions(path=mean_color_graph(tmp_path / "m.onnx"), preset="adaface")
     preprocessing, template = model_shape(foreign)
-    assert (preprocessing.image_size, preprocessing.color, template) == ((112, 112), "bgr", None)
+    assert (preprocessing.image_size, preprocessing.color, template) == (
+        (112, 112),
+        "bgr",
+        "arcface",
+    )

@@ -438,7 +438,8 @@ def test_info_tells_what_is_known_and_with_a_preset_the_fingerprint(
     assert some["fingerprint"] is some["image_size"] is None
     some = run_cli.json("models", "info", path, "--image-size", _SIDE)
     assert some["image_size"] == [_SIDE, _SIDE] and some["fingerprint"] is some["mean"] is None
-    assert told["fingerprint"] == open_model(_options(path)).fingerprint()
+    assert told["template"] == "arcface"
+    assert told["fingerprint"] == open_model(_options(path, template="arcface")).fingerprint()
 
 
 def test_embed_takes_a_foreign_file_says_what_it_is_and_import_embeds_the_same(

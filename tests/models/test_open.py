@@ -172,11 +172,12 @@ def test_mean_and_std_that_nobody_gives_are_an_error_that_names_the_presets(
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_gives_mean_std_and_colour(name: str, tmp_path: Path) -> None:
+def test_a_preset_gives_mean_std_colour_and_alignment(name: str, tmp_path: Path) -> None:
     model = _open(mean_color_graph(tmp_path / "m.onnx"), preset=name, image_size=16)
     preset = PRESETS[name]
     found = model.preprocessing
     assert (found.mean, found.std, found.color) == (preset.mean, preset.std, preset.color)
+    assert model.template == preset.template
     # The graph gives the mean of each channel as it got it.
     picture = np.zeros((1, 16, 16, 3), np.uint8) + np.array([255, 51, 0], np.uint8)
     seen = np.array([1, 0.2, 0])[:: -1 if preset.color == "bgr" else 1]
@@ -186,11 +187,11 @@ def test_a_preset_gives_mean_std_and_colour(name: str, tmp_path: Path) -> None:
 
 def test_what_is_given_beats_the_preset(tmp_path: Path) -> None:
     path = mean_color_graph(tmp_path / "m.onnx")
-    found = _open(
-        path, preset="adaface", mean=(0.0, 0.0, 0.0), color="rgb", image_size=20
-    ).preprocessing
+    given = {"mean": (0.0, 0.0, 0.0), "color": "rgb", "image_size": 20, "template": "facenet"}
+    model = _open(path, preset="adaface", **given)
+    found = model.preprocessing
     assert (found.mean, found.std, found.color) == ((0, 0, 0), (0.5, 0.5, 0.5), "rgb")
-    assert found.image_size == (20, 20)
+    assert (found.image_size, model.template) == ((20, 20), "facenet")
     assert _open(path, preset="adaface").preprocessing.image_size == (112, 112)
 
 
