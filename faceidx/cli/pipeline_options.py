@@ -135,4 +135,9 @@ def _pipeline(*, detect: str, detector: Path | None, **options: Any) -> Pipeline
     from faceidx.embedding.pipeline import PipelineOptions
     from faceidx.images.detector_file import detector_for
 
-    return PipelineOptions(detect=detect, detector=detector_for(detect, detector), **options)
+    return PipelineOptions(
+        detect=detect,
+        detector=detector_for(detect, detector),
+        detector_given=detector is not None,
+        **options,
+    )

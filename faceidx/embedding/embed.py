@@ -17,6 +17,7 @@ from faceidx.embedding.decoding import settle_decoder
 from faceidx.embedding.making import crew_for, make_shards
 from faceidx.embedding.merge import merge_shards
 from faceidx.embedding.merge_ahead import MergeAhead
+from faceidx.embedding.photos import photo_warning
 from faceidx.embedding.pipeline import (
     PipelineOptions,
     Waiting,
@@ -65,9 +66,6 @@ from faceidx.models.open import ModelOptions, model_shape
 from faceidx.progress import Progress, ProgressCallback, silent
 
 logger = logging.getLogger(__name__)
-
-# Share of pictures far from the model's shape that draws a warning.
-_FAR_SHARE = 0.1
 
 
 @dataclass(kw_only=True)
@@ -398,14 +396,3 @@ class _Job:
             f"{self._options.images}: none of {total} pictures could be embedded; "
             + (f"the first: {reason}" if reason else "no face was found in them")
         )
-
-
-def photo_warning(far: int, embedded: int, model: FaceModel) -> str | None:
-    """What to say where many pictures are far from the model's shape; None where few are."""
-    if far <= _FAR_SHARE * embedded:
-        return None
-    height, width = model.preprocessing.image_size
-    return (
-        f"{far} of {embedded} pictures are far from the model's shape ({width} x {height}): it "
-        "expects faces cut out and aligned as in its training; --detect finds them in photos"
-    )

@@ -64,10 +64,12 @@ class PipelineOptions:
     """Larger pictures are listed as failed."""
     detect: str = "none"
     """Which faces of a picture are embedded: `largest`, `central` or `all`. `none` takes the
-    picture as one face; `auto` does so too, except for photos where the model's record names its
-    alignment and there is a detector."""
+    picture as one face; `auto` does so too, except for photos where there is a detector and the
+    model's record names its alignment."""
     detector: Detector | None = None
     """What finds faces."""
+    detector_given: bool = False
+    """Whether it was asked for: `auto` looks for faces then whatever is known of the model."""
     min_face: int = MIN_FACE
     """Smaller faces are passed over; in pixels of the photo, of the longer side of the box."""
     min_score: float = MIN_SCORE
@@ -346,7 +348,8 @@ def prepare_of(
         size=preprocessing.image_size, max_pixels=options.max_pixels, card=options.card
     )
     automatic = options.detect == "auto"
-    if options.detect == "none" or (automatic and (template is None or options.detector is None)):
+    known = template is not None or options.detector_given
+    if options.detect == "none" or (automatic and not (options.detector and known)):
         return whole
     if options.detector is None:
         raise InputError(f"--detect {options.detect} needs a detector: give --detector FILE")

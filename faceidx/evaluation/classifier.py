@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from faceidx.embedding.photos import warn_of_photos
 from faceidx.embedding.pipeline import PipelineOptions, embed_pictures
 from faceidx.embedding.store import EmbeddingFile, is_embeddings, require_same_fingerprint
 from faceidx.errors import InputError
@@ -210,6 +211,7 @@ def _read(options: NWayOptions, model: FaceModel, progress: ProgressCallback) ->
     # The classifier was trained on single embeddings, not on sums with the mirror image's.
     pipeline = replace(options.pipeline, flip=False)
     embedded = embed_pictures(source.pictures, model, pipeline, progress)
+    warn_of_photos(embedded, model)
     return Labelled(
         keys=embedded.paths,
         identities=embedded.identities,

@@ -16,7 +16,7 @@ _NAMES = {"path": "model", "gallery": "index"}
 # What the commands take where nothing is given, while the library takes something else.
 _DEFAULTS = {"detect": "auto"}
 # What the library settles for itself, and no report's command has an option for.
-_SETTLED = {"card", "compiled", "keep_identity"}
+_SETTLED = {"card", "compiled", "detector_given", "keep_identity"}
 
 
 def command_of(
@@ -41,7 +41,7 @@ def _flags(options: Any, given: Collection[str] = ()) -> Iterator[str]:
             continue
         if isinstance(value, Detector):
             value = value.path
-            if value is None or value == cached_file(YUNET):
+            if value is None or (value == cached_file(YUNET) and not options.detector_given):
                 continue
         if is_dataclass(value):
             yield from _flags(value)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from faceidx.embedding.photos import warn_of_photos
 from faceidx.embedding.pipeline import PipelineOptions, embed_pictures, origin_of
 from faceidx.errors import InputError
 from faceidx.evaluation.lists.finding import resolve
@@ -41,6 +42,7 @@ def embed_listed(
     pictures = _carried(listed) if images is None else _below(listed, images)
     model = open_model(model_options)
     embedded = embed_pictures(pictures, model, pipeline, progress)
+    warn_of_photos(embedded, model)
     return KnownEmbeddings(
         source=str(images or listed.path),
         keys=embedded.paths,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from faceidx.embedding.photos import warn_of_photos
 from faceidx.embedding.pipeline import PipelineOptions, embed_pictures
 from faceidx.errors import InputError
 from faceidx.evaluation.classifier import class_names, rank_figures, top_classes
@@ -91,6 +92,7 @@ def _classifier(options: EvalOptions, data: Path, progress: ProgressCallback) ->
     # The classifier was trained on single embeddings, not on sums with the mirror image's.
     pipeline = replace(options.pipeline, flip=False)
     embedded = embed_pictures(source.pictures, model, pipeline, progress)
+    warn_of_photos(embedded, model)
     order, _ = top_classes(model, embedded.raw(), 5)
     figures = rank_figures(order, embedded.identities, names)
     known = set(names)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from faceidx.embedding.embed import photo_warning
+from faceidx.embedding.photos import photo_warning
 from faceidx.embedding.pipeline import PipelineOptions, embed_pictures, origin_of
 from faceidx.errors import InputError
 from faceidx.evaluation.calibration import log_likelihood_ratio

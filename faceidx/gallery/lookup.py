@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from faceidx.embedding.photos import warn_of_photos
 from faceidx.embedding.pipeline import PipelineOptions, embed_pictures, origin_of
 from faceidx.embedding.store import EmbeddingFile, is_embeddings, require_same_fingerprint
 from faceidx.embedding.views import Views, found_with_answers, write_views
@@ -174,6 +175,7 @@ def _embedded_probes(
     if differing := differences(origin_of(model, pipeline).preprocessing, recorded):
         logger.warning("the probes are embedded with other %s than %s", differing, gallery.path)
     embedded = embed_pictures(source.pictures, model, pipeline, progress)
+    warn_of_photos(embedded, model)
     left = embedded.left.reasons()
     for key, reason in left:
         logger.debug("%s: %s", key, reason)

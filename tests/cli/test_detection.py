@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 from PIL import Image
 
 from faceidx.embedding.pipeline import PipelineOptions
+from faceidx.images import detector_file
+from faceidx.images.detector_file import YUNET, cached_file
 from faceidx.images.templates import TEMPLATES
 from tests.conftest import RunCli
 from tests.images.photos import MARK, write_toy_detector
@@ -89,11 +93,21 @@ def test_two_photos_are_compared_by_the_faces_found_in_them(
     assert "give --detect largest or central" in err
 
 
+def _fetched(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the toy detector the one that `models get yunet` has fetched."""
+    data = toy.read_bytes()
+    published = replace(YUNET, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+    monkeypatch.setattr(detector_file, "YUNET", published)
+    cached_file(published).parent.mkdir(parents=True)
+    cached_file(published).write_bytes(data)
+
+
 def test_faces_are_looked_for_where_a_foreign_models_preset_or_option_names_its_alignment(
-    run_cli: RunCli, photos: Path, toy: Path, tmp_path: Path
+    run_cli: RunCli, photos: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    _fetched(toy, monkeypatch)
     model = mean_color_graph(tmp_path / "m.onnx")
-    command = ("verify", "--model", model, "--detector", toy, "--image-size", "32")
+    command = ("verify", "--model", model, "--image-size", "32")
     two = (photos / "p0" / "0.png", photos / "p0" / "none.png")
     assert run_cli.json(*command, "--preset", "imagenet", *two)["score"] is not None
     for given in (("insightface",), ("imagenet", "--template", "arcface")):
@@ -102,8 +116,36 @@ def test_faces_are_looked_for_where_a_foreign_models_preset_or_option_names_its_
     imported = tmp_path / "imported.onnx"
     given = ("--preset", "imagenet", "--template", "facenet", "--image-size", "32")
     assert run_cli.json("models", "import", model, *given, "--out", imported)["template"]
-    _, err = run_cli("verify", "--model", imported, "--detector", toy, *two, code=2)
+    _, err = run_cli("verify", "--model", imported, *two, code=2)
     assert "no face was found in it" in err
+
+
+def test_faces_are_looked_for_with_a_detector_that_is_given_whatever_is_known_of_the_model(
+    run_cli: RunCli, photos: Path, toy: Path, tmp_path: Path
+) -> None:
+    model = mean_color_graph(tmp_path / "m.onnx")
+    command = ("verify", "--model", model, "--image-size", "32", "--preset", "imagenet")
+    two = (photos / "p0" / "0.png", photos / "p0" / "none.png")
+    _, err = run_cli(*command, "--detector", toy, *two, code=2)
+    assert "no face was found in it" in err
+
+
+def test_photos_that_are_compared_whole_draw_a_warning(
+    run_cli: RunCli, photos: Path, fake_model_file: Path, tmp_path: Path
+) -> None:
+    pairs, model = tmp_path / "pairs.csv", ("--model", fake_model_file)
+    pairs.write_text("left,right,label\np0/0.png,p0/1.png,1\np0/0.png,p1/0.png,0\n")
+    run_cli("embed", photos, *model, "--out", tmp_path / "whole.h5")
+    run_cli("index", "build", tmp_path / "whole.h5", "--out", tmp_path / "gallery")
+    for command in (
+        ("verify-pairs", pairs, "--images", photos),
+        ("eval", "--pairs", pairs, "--images", photos),
+        ("eval", "--data", photos),
+        ("classify", photos),
+        ("classify", photos, "--index", tmp_path / "gallery", "--threshold", "0.5"),
+    ):
+        _, err = run_cli(*command, *model)
+        assert "are far from the model's shape (16 x 16)" in err
 
 
 def test_a_pair_whose_photo_has_no_face_is_missing_with_the_reason(

@@ -22,7 +22,18 @@ Asked = Callable[..., Any]
 _PAIRS = "faceidx.evaluation.verification.verify_pairs"
 _FOREIGN = (
     *("--image-size", "112", "--mean", "0.1,0.2,0.3", "--std", "0.5", "--color", "bgr"),
-    *("--preset", "imagenet", "--device", "cpu", "--engine", "torch", "--precision", "bf16"),
+    *(
+        "--preset",
+        "imagenet",
+        "--template",
+        "facenet",
+        "--device",
+        "cpu",
+        "--engine",
+        "torch",
+        "--precision",
+        "bf16",
+    ),
 )
 _PIPELINE = (
     *("--batch-size", "7", "--workers", "2", "--flip", "--max-pixels", "99"),
@@ -115,4 +126,6 @@ def test_the_detector_of_the_cache_need_not_be_named(asked: Asked, tmp_path: Pat
     detector = options.pipeline.detector
     assert detector is not None
     object.__setattr__(detector, "path", cached_file(YUNET))
+    assert "--detector" in pairs_command(options)  # it is looked with whatever the model is
+    options.pipeline.detector_given = False
     assert "--detector" not in pairs_command(options)
