@@ -83,7 +83,7 @@ class EmbeddingFile:
                     shape = own_dataset(self._file, name, path).shape
                     if shape != (self.count,):
                         raise InputError(f"{path}: {name} is of shape {shape}, not ({self.count},)")
-                self.origin = _origin(self._file)
+            self.origin = recorded_origin(self._file, path)
         except InputError:
             self._file.close()
             raise
@@ -186,16 +186,23 @@ def reading(path: Path) -> Iterator[None]:
         raise InputError(f"{path} is damaged ({_first_line(error)})") from None
 
 
-def _origin(file: h5py.File) -> Origin:
-    attributes = file.attrs
-    preprocessing = json.loads(str(attributes.get("preprocessing", "{}")))
-    if not isinstance(preprocessing, dict):
-        raise ValueError("the attribute preprocessing is no JSON object")
-    return Origin(
-        model=str(attributes.get("model", "")),
-        fingerprint=str(attributes.get("fingerprint", "")),
-        preprocessing=preprocessing,
-    )
+def recorded_origin(file: h5py.File, path: Path) -> Origin:
+    """Where the rows of an open file come from, by its attributes.
+
+    Raises:
+        InputError: they are damaged.
+    """
+    with reading(path):
+        model, fingerprint, text = (
+            str(file.attrs.get(name, nothing))
+            for name, nothing in (("model", ""), ("fingerprint", ""), ("preprocessing", "{}"))
+        )
+        for told in (model, fingerprint, text):
+            told.encode()  # h5py reads what is no UTF-8, and could not write it again
+        preprocessing = json.loads(text)
+        if not isinstance(preprocessing, dict):
+            raise ValueError("the attribute preprocessing is no JSON object")
+        return Origin(model=model, fingerprint=fingerprint, preprocessing=preprocessing)
 
 
 def write_embeddings(

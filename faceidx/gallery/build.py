@@ -21,13 +21,14 @@ from faceidx.embedding.store import (
     open_hdf5,
     own_dataset,
     reading,
+    recorded_origin,
     require_one_origin,
     require_same_fingerprint,
 )
 from faceidx.errors import InputError
 from faceidx.files import refuse_existing, remove_leftovers, whole_folder, writer_lock
 from faceidx.gallery import inverted
-from faceidx.gallery.data import Rows, data_shape, origin_of, read_refused, read_texts
+from faceidx.gallery.data import Rows, data_shape, read_refused, read_texts
 from faceidx.gallery.folder import DATA, FILES, MANIFEST, Gallery, load_gallery
 from faceidx.gallery.indexes import FLAT, Carried, IndexOptions, check_options
 from faceidx.gallery.manifest import FORMAT, VERSION, Manifest, Threshold
@@ -279,7 +280,7 @@ def import_gallery(
         with _writing(options.out, overwrite=options.overwrite) as out, whole_folder(out) as folder:
             manifest = write_gallery(
                 folder,
-                origin=require_fingerprint(origin_of(data, name), name),
+                origin=require_fingerprint(recorded_origin(data, name), name),
                 dim=dim,
                 blocks=_counted(blocks(), "import", count, progress),
                 count=count_usable(parts()),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import h5py
 import numpy as np
 
-from faceidx.embedding.store import Origin, own_dataset, reading
+from faceidx.embedding.store import own_dataset, reading
 from faceidx.errors import InputError
 
 
@@ -70,16 +69,6 @@ def data_offset(data: h5py.File, name: Path) -> int:
                 "`faceidx index import`"
             )
     return int(offset or 0)
-
-
-def origin_of(data: h5py.File, name: Path) -> Origin:
-    """Where the rows of an open `gallery.h5` come from."""
-    with reading(name):
-        return Origin(
-            model=str(data.attrs.get("model", "")),
-            fingerprint=str(data.attrs.get("fingerprint", "")),
-            preprocessing=dict(json.loads(str(data.attrs.get("preprocessing", "{}")))),
-        )
 
 
 def read_texts(data: h5py.File, dataset: str, name: Path) -> list[str]:

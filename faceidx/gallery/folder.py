@@ -24,7 +24,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from faceidx.embedding.store import open_hdf5, reading, require_same_fingerprint
+from faceidx.embedding.store import (
+    open_hdf5,
+    reading,
+    recorded_origin,
+    require_same_fingerprint,
+)
 from faceidx.errors import InputError, JobError
 from faceidx.gallery import inverted
 from faceidx.gallery.approximate import Approximate, set_parameters
@@ -32,7 +37,6 @@ from faceidx.gallery.data import (
     Refused,
     data_offset,
     data_shape,
-    origin_of,
     read_refused,
     read_texts,
 )
@@ -79,7 +83,7 @@ class Gallery:
         self._files = files
         self._data = data
         self._device = device
-        self.origin = origin_of(data, path / DATA)
+        self.origin = recorded_origin(data, path / DATA)
 
     def __enter__(self) -> Gallery:
         return self
@@ -292,7 +296,7 @@ def _require_agreement(path: Path, manifest: Manifest, data: h5py.File) -> None:
     shape = (manifest.vectors, manifest.dim)
     if data_shape(data, path / DATA) != shape:
         raise InputError(f"{path / DATA} does not hold the {shape[0]} vectors of the manifest")
-    found = origin_of(data, path / DATA).fingerprint
+    found = recorded_origin(data, path / DATA).fingerprint
     require_same_fingerprint(manifest.fingerprint, str(path / MANIFEST), found, str(path / DATA))
 
 

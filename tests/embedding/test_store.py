@@ -210,6 +210,15 @@ def test_damaged_bytes_are_an_error_and_never_another(tmp_path: Path) -> None:
     assert broken > 50
 
 
+@pytest.mark.parametrize("name", ["model", "fingerprint", "preprocessing"])
+def test_attributes_that_are_no_text_are_an_error(name: str, tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.h5")
+    with h5py.File(path, "a") as file:
+        file.attrs.create(name, b"\xca\xfe", dtype=h5py.string_dtype())
+    with pytest.raises(InputError, match="damaged"):
+        EmbeddingFile(path)
+
+
 def test_files_that_are_no_hdf5_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("nothing")
     with pytest.raises(InputError, match="no readable HDF5"):
