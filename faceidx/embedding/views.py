@@ -182,7 +182,7 @@ def write_views(
         save_sheet(views.sheet, shown)
     missing += len(rows) - done
     if missing:
-        logger.warning("%d of %d photos could not be read again to be shown", missing, len(rows))
+        logger.warning("%d of %d photos could not be shown (-v says why)", missing, len(rows))
 
 
 @contextmanager

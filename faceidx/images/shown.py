@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,9 @@ _QUALITY = {"quality": 95, "subsampling": 0}
 # Longer side of an annotated photo, so that it can be looked at.
 _ANNOTATED_SIDE = 1600
 _MATCHED, _OTHER, _WRITING = (60, 200, 90), (240, 180, 40), (255, 255, 255)
+_TAKEN = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
+# Folders inside one another; a name in a tar shard can hold so many that making them ends Python.
+_MOST_FOLDERS = 200
 _CELL, _LABEL, _MOST_COLUMNS = 112, 18, 20
 _LONGEST_LABEL = 60
 
@@ -50,11 +54,13 @@ def crop_path(key: str, number: int | None = None) -> Path:
         number: of the face, where a picture can have several: `a.jpg` gives `a#1.jpg`.
 
     Raises:
-        PictureError: the key leads out of the folder.
+        PictureError: the key leads out of the folder, or too deep into it.
     """
     *folders, name = os.fsdecode(unescape_key(key)).split("/")
     if any(part in ("", ".", "..") for part in (*folders, name)):
         raise PictureError("its name leads out of the folder")
+    if len(folders) > _MOST_FOLDERS:
+        raise PictureError(f"it lies in more than {_MOST_FOLDERS} folders inside one another")
     stem, dot, extension = name.rpartition(".")
     if not dot:
         stem, extension = name, ""
@@ -79,7 +85,8 @@ def write_crop(path: Path, crop: np.ndarray) -> None:
     """Write a crop in the format that its name says, in one step.
 
     Raises:
-        PictureError: its name is too long for the file system.
+        PictureError: its name is too long for the file system, or something else has it: pictures
+            in a folder `a.pgm.png` and one named `a.pgm` beside it cannot both have crops.
     """
     temporary = path.with_name(f".{secrets.token_hex(6)}.part")
     kind = Image.registered_extensions()[path.suffix.lower()]
@@ -90,9 +97,12 @@ def write_crop(path: Path, crop: np.ndarray) -> None:
             Image.fromarray(crop).save(file, kind, **(_QUALITY if kind == "JPEG" else {}))
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         if error.errno == errno.ENAMETOOLONG:
             raise PictureError("its name is too long for a crop's") from None
+        if error.errno in _TAKEN:
+            raise PictureError("a folder has the name of another picture's crop") from None
         raise
 
 

@@ -51,10 +51,25 @@ def test_a_crop_is_written_as_its_name_says_for_its_owner_only(tmp_path: Path, n
     assert len(list(file.parent.iterdir())) == 1
 
 
-def test_a_name_that_is_too_long_is_a_reason(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [f"{'x' * 300}.png", f"{'x' * 300}/a.png"])
+def test_a_name_that_is_too_long_is_a_reason(tmp_path: Path, name: str) -> None:
     with pytest.raises(PictureError, match="too long"):
-        write_crop(tmp_path / f"{'x' * 300}.png", np.zeros((16, 16, 3), np.uint8))
+        write_crop(tmp_path / name, np.zeros((16, 16, 3), np.uint8))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_too_deep_to_be_made_are_a_reason() -> None:
+    with pytest.raises(PictureError, match="more than 200 folders"):
+        crop_path("a/" * 1500 + "b.jpg")
+
+
+@pytest.mark.parametrize("names", [("a.pgm", "a.pgm.png/b.png"), ("a.pgm.png/b.png", "a.pgm")])
+def test_a_folder_named_as_a_crop_is_a_reason(tmp_path: Path, names: tuple[str, str]) -> None:
+    crop = np.zeros((16, 16, 3), np.uint8)
+    write_crop(tmp_path / crop_path(names[0]), crop)
+    with pytest.raises(PictureError, match="a folder has the name"):
+        write_crop(tmp_path / crop_path(names[1]), crop)
+    assert [*tmp_path.rglob(".*")] == []
 
 
 def _jpeg(pixels: np.ndarray) -> bytes:
