@@ -23,7 +23,10 @@ SHEET_CELLS = 400
 
 # Formats that a crop is written in under its picture's own name; others get `.png` behind it.
 _WRITTEN = frozenset({"jpg", "jpeg", "jpe", "png", "bmp", "tif", "tiff", "webp"})
-_QUALITY = {"quality": 95, "subsampling": 0}
+_QUALITY: dict[str, dict[str, int]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"lossless": True},
+}
 # Longer side of an annotated photo, so that it can be looked at.
 _ANNOTATED_SIDE = 1600
 _MATCHED, _OTHER, _WRITING = (60, 200, 90), (240, 180, 40), (255, 255, 255)
@@ -94,7 +97,7 @@ def write_crop(path: Path, crop: np.ndarray) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
         with os.fdopen(descriptor, "wb") as file:
-            Image.fromarray(crop).save(file, kind, **(_QUALITY if kind == "JPEG" else {}))
+            Image.fromarray(crop).save(file, kind, **_QUALITY.get(kind, {}))
         temporary.replace(path)
     except OSError as error:
         with suppress(OSError):
