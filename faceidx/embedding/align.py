@@ -7,15 +7,17 @@ after every few hundred pictures a file says what became of each, and they are n
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
 import logging
 import os
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -106,30 +108,35 @@ def align(options: AlignOptions, progress: ProgressCallback = silent) -> dict[st
         open_job(folder, settings, overwrite=options.overwrite)
         try:
             records, resumed = _make(folder, source.pictures, prepare, options, progress)
-            rows = [json.loads(line) for record in records for line in _lines(record)]
-            faces = [row for row in rows if "crop" in row]
-            left = [row for row in rows if "reason" in row]
-            if not faces:
+            counts = _counted(records)
+            if not counts.faces:
                 raise JobError(
                     f"{options.images}: no face in any of {len(source.pictures)} pictures; the "
-                    f"first: {left[0]['reason']}"
+                    f"first: {next(_rows(records))['reason']}"
                 )
-            _finish(folder, faces, left, {**settings, "template": prepare.template})
+            _finish(folder, records, {**settings, "template": prepare.template})
             if options.sheet:
-                _write_sheet(options.sheet, folder, faces)
+                _write_sheet(options.sheet, folder, records)
+            _remove_others(folder, records)
             take_the_place(folder, options.out)
             shutil.rmtree(folder, ignore_errors=True)  # what was replaced
         except OSError as error:
             raise JobError(f"{options.out} could not be written: {error.strerror}") from error
-    _warn_of_others(faces, options.out)
+    if counts.several:
+        logger.warning(
+            "%d of %d pictures give several faces, and all of a picture get its folder's identity: "
+            "to train on %s, take those of other people out of the folders first",
+            counts.several,
+            counts.in_folders,
+            options.out,
+        )
     seconds = time.monotonic() - began
-    no_face = sum(row["reason"] == NO_FACE for row in left)
     return {
         "out": str(options.out),
         "images": len(source.pictures),
-        "faces": len(faces),
-        "failed": len(left) - no_face,
-        "no_face": no_face,
+        "faces": counts.faces,
+        "failed": counts.failed,
+        "no_face": counts.no_face,
         "ignored": source.ignored,
         "resumed": resumed,
         "template": prepare.template,
@@ -181,14 +188,13 @@ def _make(
             if record.exists():
                 resumed += len(part)
             else:
-                tagged = ((None, picture) for picture in part)
                 lines: list[str] = []
-                for _, picture, result in workers.prepare(
-                    tagged, prepare, ahead=_AHEAD, total=len(part)
+                for number, picture, result in workers.prepare(
+                    enumerate(part, start=done + 1), prepare, ahead=_AHEAD, total=len(part)
                 ):
                     rows = _written(folder, picture, result, options.pipeline)
                     lines += [json.dumps(row) for row in rows]
-                    progress(Progress("align", done + len(lines), len(pictures)))
+                    progress(Progress("align", number, len(pictures)))
                 os.sync()  # the crops are on disk before it is said so
                 with whole_file(record) as temporary:
                     temporary.write_text("".join(f"{line}\n" for line in lines), "utf-8")
@@ -207,7 +213,7 @@ def _digest(pictures: Sequence[Picture]) -> str:
 def _written(
     folder: Path, picture: Picture, result: Prepared | str, pipeline: PipelineOptions
 ) -> Iterator[dict[str, Any]]:
-    """Write the crops of a picture; yield a row a face, or one with the reason."""
+    """Write the crops of a picture; yield a row a face, and one with the reason if some lack."""
     key = pipeline.stored_key(picture.key)
     if isinstance(result, str) or not len(result.crops):
         yield {"path": key, "reason": result if isinstance(result, str) else NO_FACE}
@@ -219,7 +225,7 @@ def _written(
             write_crop(folder / path, crop)
         except PictureError as error:
             yield {"path": key, "reason": str(error)}
-            continue
+            return
         box = (round(float(value), 2) for value in face["boxes"])
         quality = (face["detection_scores"], face["head_sizes"], face["sharpness"])
         values = (*box, *(round(float(v), 4) for v in (*quality, *face["poses"])))
@@ -230,59 +236,73 @@ def _written(
         }
 
 
-def _lines(record: Path) -> list[str]:
-    return record.read_text("utf-8").splitlines()
+@dataclass(kw_only=True)
+class _Counts:
+    """Faces, and what became of pictures."""
+
+    faces: int = 0
+    failed: int = 0
+    no_face: int = 0
+    in_folders: int = 0
+    """With a face, and in a folder, which stands for a person."""
+    several: int = 0
+    """Of these, those with several faces."""
 
 
-def _finish(
-    folder: Path,
-    faces: list[dict[str, Any]],
-    left: list[dict[str, Any]],
-    facts: dict[str, Any],
-) -> None:
-    """Write the tables and the sheet, and remove what only unfinished work needs."""
+def _rows(records: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """What became of each picture, in order, as `_written` tells it."""
+    for record in records:
+        yield from map(json.loads, record.read_text("utf-8").splitlines())
+
+
+def _faces(records: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    return (row for row in _rows(records) if "crop" in row)
+
+
+def _counted(records: Sequence[Path]) -> _Counts:
+    counts = _Counts()
+    for path, of_picture in groupby(_rows(records), key=itemgetter("path")):
+        reasons = [row.get("reason") for row in of_picture]
+        faces = reasons.count(None)
+        counts.faces += faces
+        counts.no_face += reasons == [NO_FACE]
+        counts.failed += reasons[-1] not in (None, NO_FACE)
+        if faces and "/" in path:
+            counts.in_folders += 1
+            counts.several += faces > 1
+    return counts
+
+
+def _finish(folder: Path, records: Sequence[Path], facts: dict[str, Any]) -> None:
+    """Write the tables."""
     with whole_file(folder / RECORD) as temporary:
         temporary.write_text(json.dumps(facts, indent=1), "utf-8")
-    for name, columns, rows in ((TABLE, COLUMNS, faces), (LEFT_OUT, ("path", "reason"), left)):
+    left = (row for row in _rows(records) if "reason" in row)
+    for name, columns, rows in (
+        (TABLE, COLUMNS, _faces(records)),
+        (LEFT_OUT, ("path", "reason"), left),
+    ):
         with (
             whole_file(folder / name) as temporary,
             temporary.open("w", encoding="utf-8", newline="") as table,
         ):
             write_csv(table, columns, ([row[c] for c in columns] for row in rows))
-    listed = {
-        folder / RECORD,
-        folder / TABLE,
-        folder / LEFT_OUT,
-        *(_file(folder, row) for row in faces),
-    }
-    for file in sorted(folder.rglob("*"), reverse=True):
-        # Records, and crops of pictures that are gone since they were made.
-        if file.is_dir():
-            if not any(file.iterdir()):
-                file.rmdir()
-        elif file not in listed:
-            file.unlink()
 
 
-def _warn_of_others(faces: list[dict[str, Any]], out: Path) -> None:
-    """Warn where a folder, which stands for a person, has got faces of pictures that show several.
-
-    Pictures outside of any folder stand for nobody.
-    """
-    counts = Counter(row["path"] for row in faces if "/" in row["path"])
-    several = sum(count > 1 for count in counts.values())
-    if several:
-        logger.warning(
-            "%d of %d pictures give several faces, and all of a picture get its folder's identity: "
-            "to train on %s, take those of other people out of the folders first",
-            several,
-            len(counts),
-            out,
-        )
+def _remove_others(folder: Path, records: Sequence[Path]) -> None:
+    """Remove what only unfinished work needs, and crops of pictures that are gone meanwhile."""
+    wanted = {RECORD, TABLE, LEFT_OUT, *(row["crop"] for row in _faces(records))}
+    for place, folders, files in os.walk(folder, topdown=False):
+        for file in (Path(place, name) for name in sorted(files)):  # records before `job.json`
+            if escape_bytes(os.fsencode(file.relative_to(folder))) not in wanted:
+                file.unlink()
+        for name in folders:
+            with suppress(OSError):  # there are faces in it
+                Path(place, name).rmdir()
 
 
-def _write_sheet(path: Path, folder: Path, faces: list[dict[str, Any]]) -> None:
-    least = sorted(faces, key=lambda row: row["score"])[:SHEET_CELLS]
+def _write_sheet(path: Path, folder: Path, records: Sequence[Path]) -> None:
+    least = heapq.nsmallest(SHEET_CELLS, _faces(records), key=itemgetter("score"))
     cells = ((decode(_file(folder, row)), f"{row['score']:.2f}  {row['path']}") for row in least)
     save_sheet(path, cells)
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +134,36 @@ def test_interrupted_work_goes_on_and_ends_like_an_unbroken_one(
     assert result["resumed"] == {0: 0, 1: 0, 2: 4, 3: 0}[after]
     assert _files(out) == _files(tmp_path / "whole")
     assert not (tmp_path / "faces.partial").exists()
+
+
+def test_pictures_are_counted_not_their_faces(
+    photos: Path, tmp_path: Path, detector: Detector
+) -> None:
+    draw_marked(photos / "bert" / f"{'x' * 251}.png", (5, 6), (12, 8))  # no room for a number
+    done: list[int] = []
+    options = _options(photos, tmp_path / "faces", detector, detect="all")
+    result = align(options, lambda progress: done.append(progress.done))
+    assert (result["images"], result["faces"], result["no_face"], result["failed"]) == (6, 4, 1, 2)
+    assert done == [1, 2, 3, 4, 5, 6, 6]
+    assert len(_rows(tmp_path / "faces" / "left-out.csv")) == 3
+
+
+def test_a_face_costs_a_few_bytes_of_memory(tmp_path: Path) -> None:
+    count = 10_000
+    face = dict.fromkeys(module.COLUMNS, 123.456)
+    parts = [tmp_path / f".part-{number}.jsonl" for number in range(0, count, 250)]
+    for part in parts:
+        names = [f"a person/{part.stem}-{number}.jpg" for number in range(250)]
+        lines = [json.dumps({**face, "path": name, "crop": name}) + "\n" for name in names]
+        part.write_text("".join(lines))
+    tracemalloc.start()
+    assert module._counted(parts).faces == count
+    module._finish(tmp_path, parts, {})
+    module._remove_others(tmp_path, parts)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(_rows(tmp_path / "align.csv")) == count
+    assert peak / count < 300
 
 
 def test_a_photo_that_is_gone_when_the_work_goes_on_leaves_no_crop(
