@@ -38,7 +38,7 @@ from faceidx.files import (
 from faceidx.images.decode import PictureError, decode
 from faceidx.images.faces import DetectedFaces
 from faceidx.images.folders import require_elsewhere
-from faceidx.images.keys import escape_bytes, unescape_key
+from faceidx.images.keys import escape_bytes, folder_of, unescape_key
 from faceidx.images.prepare import Prepared
 from faceidx.images.shown import SHEET_CELLS, crop_path, write_crop
 from faceidx.images.sources import Picture, open_source
@@ -107,7 +107,7 @@ def align(options: AlignOptions, progress: ProgressCallback = silent) -> dict[st
         settings = {**prepare.facts(), "size": list(prepare.size), "max": prepare.max_pixels}
         open_job(folder, settings, overwrite=options.overwrite)
         try:
-            records, resumed = _make(folder, source.pictures, prepare, options, progress)
+            records, resumed, named = _make(folder, source.pictures, prepare, options, progress)
             counts = _counted(records)
             if not counts.faces:
                 raise JobError(
@@ -129,6 +129,13 @@ def align(options: AlignOptions, progress: ProgressCallback = silent) -> dict[st
             counts.several,
             counts.in_folders,
             options.out,
+        )
+    if named:
+        logger.warning(
+            "%d of %d pictures have an identity that is not their folder, but the crops lie in "
+            "their folders: a list (path,identity) of the crops says again who they are",
+            named,
+            len(source.pictures),
         )
     seconds = time.monotonic() - began
     return {
@@ -172,19 +179,21 @@ def _make(
     prepare: DetectedFaces,
     options: AlignOptions,
     progress: ProgressCallback,
-) -> tuple[list[Path], int]:
+) -> tuple[list[Path], int, int]:
     """Write the crops that are not there yet.
 
     Returns:
-        The record of each part, and how many pictures had been done before.
+        The record of each part, how many pictures had been done before, and how many show others
+        than their folder says.
     """
     records: list[Path] = []
-    resumed = done = 0
+    resumed = done = named = 0
     stream = iter(pictures)
     with Workers(options.pipeline.workers) as workers:
         while part := list(islice(stream, _PART)):
             record = folder / f".part-{_digest(part)}.jsonl"
             records.append(record)
+            named += sum(picture.identity != folder_of(picture.key) for picture in part)
             if record.exists():
                 resumed += len(part)
             else:
@@ -200,7 +209,7 @@ def _make(
                     temporary.write_text("".join(f"{line}\n" for line in lines), "utf-8")
             done += len(part)
             progress(Progress("align", done, len(pictures)))
-    return records, resumed
+    return records, resumed, named
 
 
 def _digest(pictures: Sequence[Picture]) -> str:

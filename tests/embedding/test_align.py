@@ -136,6 +136,16 @@ def test_interrupted_work_goes_on_and_ends_like_an_unbroken_one(
     assert not (tmp_path / "faces.partial").exists()
 
 
+def test_identities_that_are_no_folders_are_told_of(
+    photos: Path, tmp_path: Path, detector: Detector, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = tmp_path / "people.csv"
+    table.write_text("path,identity\nanna/one.png,anna\nbert/three.png,Bert Dupont\n")
+    align(_options(table, tmp_path / "faces", detector, root=photos))
+    assert "1 of 2 pictures have an identity that is not their folder" in caplog.text
+    assert "Dupont" not in caplog.text
+
+
 def test_pictures_are_counted_not_their_faces(
     photos: Path, tmp_path: Path, detector: Detector
 ) -> None:
