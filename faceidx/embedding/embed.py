@@ -220,7 +220,8 @@ class _Job:
         )
         attributes = {"fidelity": json.dumps(fidelity), CREATED: created}
         counts = self._make_file(todo, model, job, plan, attributes, waiting)
-        if warning := photo_warning(counts.far, counts.embedded, model):
+        kept = 0 if plan is None else plan.pictures  # of these it is not known any more
+        if warning := photo_warning(counts.far, counts.embedded - kept, model):
             logger.warning(warning)
         return {
             "out": str(options.out),
@@ -231,7 +232,7 @@ class _Job:
             "no_face": counts.no_face,
             "ignored": self._source.ignored,
             "resumed": self._roll.resumed,
-            "kept": 0 if plan is None else plan.pictures,
+            "kept": kept,
             "removed": 0 if plan is None else plan.removed,
             "dim": model.embedding_dim,
             "model": model.name,

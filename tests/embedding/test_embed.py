@@ -208,6 +208,15 @@ def test_whole_photos_draw_a_warning_that_names_none(
     assert "holiday" not in caplog.text
 
 
+def test_photos_that_an_update_adds_are_not_outnumbered_by_what_is_there(
+    pictures: Path, model: FakeModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    embed(_options(pictures, tmp_path / "out.h5"))
+    draw(pictures / "p1" / "photo.png", seed=1, size=(90, 60))
+    embed(_options(pictures, tmp_path / "out.h5", update=True))
+    assert "1 of 1 pictures are far from the model's shape" in caplog.text
+
+
 def test_progress_runs_over_all_shards(pictures: Path, model: FakeModel, tmp_path: Path) -> None:
     reports: list[Progress] = []
     embed(_options(pictures, tmp_path / "out.h5"), reports.append)
