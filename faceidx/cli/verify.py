@@ -89,7 +89,8 @@ def _summary(result: Mapping[str, Any]) -> str:
 def _verdict(result: Mapping[str, Any]) -> str:
     if result["match"] is None:
         return "none (no threshold)"
-    rate = "" if result["fmr"] is None else f", FMR {_percent(result['fmr'])}"
+    asked = result["target_fmr"]  # the rate reached may be 0, for want of impostor pairs
+    rate = "" if asked is None else f", FMR {_percent(asked)}"
     verdict = "same person" if result["match"] else "different people"
     return f"{verdict} (threshold {result['threshold']:.6f}{rate})"
 

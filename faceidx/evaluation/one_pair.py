@@ -101,6 +101,7 @@ class PairVerdict:
             "threshold": self.threshold,
             "match": self.match,
             "fmr": self.calibrated.fmr if self.calibrated else None,
+            "target_fmr": self.calibrated.target_fmr if self.calibrated else None,
             "fmr_at_score": high
             and {"at_most": high.rate, "false_matches": high.count, "impostor": high.total},
             "fnmr_at_score": low
@@ -204,7 +205,13 @@ def _compared(known: Threshold, options: PairOptions, model: FaceModel) -> list[
                 f"{file} was made with {name} {value}, the pictures are embedded with "
                 f"{here[name]}: scores may differ a little"
             )
-    if known.false_matches < ENOUGH_ERRORS:
+    if known.false_matches == 0:
+        # The rule of three: after none in n trials, the rate is below 3/n with 95 % confidence.
+        warnings.append(
+            f"no impostor pair of {known.impostor} reaches the threshold: its FMR was not seen, "
+            f"and may be up to {min(1.0, 3 / known.impostor):.3g} (95 % confidence)"
+        )
+    elif known.false_matches < ENOUGH_ERRORS:
         warnings.append(
             f"the threshold rests on {known.false_matches} false "
             f"match{'' if known.false_matches == 1 else 'es'} of {known.impostor} impostor pairs; "

@@ -115,11 +115,12 @@ def _of_file(gallery: Gallery, path: Path) -> tuple[float, str, str]:
         require_same_fingerprint(
             gallery.origin.fingerprint, str(gallery.path), chosen.fingerprint, str(path)
         )
-    chance = -math.expm1(gallery.count * math.log1p(-min(chosen.fmr, 1 - 1e-9)))
+    fmr = chosen.target_fmr  # the one found is 0 where the pairs were too few to show it
+    chance = -math.expm1(gallery.count * math.log1p(-min(fmr, 1 - 1e-9)))
     return (
         chosen.threshold,
         f"of pairs, from {path}",
-        f"{path} holds a threshold of pairs: its FMR of {chosen.fmr:.2g} is not an FPIR. With "
+        f"{path} holds a threshold of pairs: its FMR of {fmr:.2g} is not an FPIR. With "
         f"{gallery.count} pictures to compare with, up to {chance:.2g} of the searches for "
         f"strangers may find somebody; `faceidx index calibrate {gallery.path} --fpir P` finds a "
         "threshold for searches",

@@ -47,12 +47,12 @@ def test_one_json_object_holds_the_score_and_what_it_means(
     pair = ["p0/0.png", "p1/3.png", "--model", "tiny.safetensors"]
     result = run.json(*pair, "--threshold-file", threshold_file)
     assert set(result) == {
-        "left", "right", "score", "threshold", "match", "fmr", "fmr_at_score", "fnmr_at_score",
-        "likelihood_ratio", "model", "fingerprint", "warnings",
+        "left", "right", "score", "threshold", "match", "fmr", "target_fmr", "fmr_at_score",
+        "fnmr_at_score", "likelihood_ratio", "model", "fingerprint", "warnings",
     }  # fmt: skip
     assert (result["left"], result["right"]) == ("p0/0.png", "p1/3.png")
     assert result["match"] is (result["score"] >= result["threshold"])
-    assert result["fmr"] == 0.2
+    assert result["fmr"] == result["target_fmr"] == 0.2
     assert set(result["fmr_at_score"]) == {"at_most", "false_matches", "impostor"}
     assert set(result["likelihood_ratio"]) == {"ln", "log10"}
     assert result["model"] == "tiny.safetensors" and len(result["fingerprint"]) == 64
@@ -78,6 +78,20 @@ def test_people_read_a_few_plain_lines(run: RunCli, threshold_file: str) -> None
     alone, _ = run("p0/0.png", "p1/3.png", "--model", "tiny.safetensors", "--threshold", "1")
     assert "different people (threshold 1.000000)" in alone
     assert len(alone.splitlines()) == 2
+
+
+def test_a_rate_too_fine_for_the_list_is_told_as_asked_for_and_never_as_0(
+    run: RunCli, run_cli: RunCli, threshold_file: str
+) -> None:
+    words = ("verify-pairs", "pairs.csv", "--images", ".", "--model", "tiny.safetensors")
+    run_cli(*words, "--save-threshold", "fine.json")
+    pair = ["p0/0.png", "p0/0.png", "--model", "tiny.safetensors", "--threshold", "fine.json"]
+    result = run.json(*pair)
+    assert (result["fmr"], result["target_fmr"]) == (0, 0.001)
+    told, _ = run(*pair)
+    assert "FMR 0.1 %)" in told.splitlines()[1]
+    note = "no impostor pair of 10 reaches the threshold: its FMR was not seen, and may be up to"
+    assert f"note: {note} 0.3 (95 % confidence)" in told
 
 
 @pytest.mark.parametrize(
