@@ -11,7 +11,7 @@ import numpy as np
 from faceidx.embedding.store import EmbeddingFile
 from faceidx.errors import InputError
 from faceidx.evaluation.all_scores import AllScores, score_all_pairs
-from faceidx.evaluation.figures import ENOUGH_ERRORS, Figures, figures_of_curve, weak_figures
+from faceidx.evaluation.figures import Figures, doubts, figures_of_curve
 from faceidx.evaluation.intervals import naive_intervals
 from faceidx.evaluation.lists.pairs import PairList
 from faceidx.evaluation.people_interval import interval_of_people
@@ -92,7 +92,7 @@ def judge_all_pairs(options: VerifyOptions, progress: ProgressCallback = silent)
         pictures=listed.keys,
         other_policy=None,
         origin=file.origin,
-        warnings=_warnings(figures, roc, people, without, known.reasons),
+        warnings=_warnings(figures, roc, people, without, known.reasons, options),
         number_of_pictures=len(keys) - len(without),
         number_of_people=int(people.max()) + 1,
         without_identity=without,
@@ -178,14 +178,9 @@ def _warnings(
     people: np.ndarray,
     without: list[str],
     unreadable: dict[str, str],
+    options: VerifyOptions,
 ) -> list[str]:
-    warnings = []
-    weak = weak_figures(figures, roc.genuine)
-    if weak:
-        warnings.append(
-            f"fewer than {ENOUGH_ERRORS} errors stand behind {', '.join(weak)}; "
-            "take these figures as rough"
-        )
+    warnings = doubts(figures, roc, also=options.chosen_rates)
     if people.max() + 1 < _ENOUGH_PEOPLE:
         warnings.append(
             f"the AUC's confidence interval rests on {people.max() + 1} people; take it as rough"

@@ -10,7 +10,7 @@ import numpy as np
 
 from faceidx.errors import InputError
 from faceidx.evaluation.bootstrap import BootstrapDraws, Units
-from faceidx.evaluation.figures import ENOUGH_ERRORS, Figures, figures_of_curve, weak_figures
+from faceidx.evaluation.figures import Figures, doubts, figures_of_curve
 from faceidx.evaluation.folds import Folds, assign_folds, decided_rightly, fold_accuracy
 from faceidx.evaluation.intervals import drawn_intervals, figure_draws, naive_intervals
 from faceidx.evaluation.lists import read_list
@@ -262,15 +262,10 @@ def _warnings(systems: list[System], listed: ScoreList, *, matched: bool, drawn:
             "are tested, as if pairs were independent, which sees differences too easily"
         )
     for system in systems:
-        weak = weak_figures(system.figures, system.roc.genuine)
-        if weak:
-            warnings.append(
-                f"fewer than {ENOUGH_ERRORS} errors of {system.name} stand behind "
-                f"{', '.join(weak)}; take these figures as rough"
-            )
+        warnings += doubts(system.figures, system.roc, of=system.name)
     if systems[0].right is None:
         warnings.append("a class has fewer than two pairs: accuracy by folds cannot be computed")
-    return warnings
+    return list(dict.fromkeys(warnings))  # what the pairs cannot measure is told once
 
 
 def _difference_as_json(

@@ -194,7 +194,35 @@ def figures_of_curve(
     )
 
 
-def weak_figures(figures: Figures, genuine: int) -> list[str]:
+def doubts(figures: Figures, roc: Roc, *, of: str = "", also: Sequence[float] = ()) -> list[str]:
+    """What to be told before the figures are quoted: how little some of them rest on.
+
+    Args:
+        of: the system that they are of, where there are several.
+        also: false match rates, beside those of the figures, that a threshold is chosen for.
+    """
+    told, whose = [], f" of {of}" if of else ""
+    if figures.intervals.auc.naive.high < 0.5:
+        told.append(
+            f"genuine pairs{whose} score lower than impostor pairs (AUC {figures.auc:.3f}); are "
+            "the labels the wrong way round, or are the scores distances? Negate them then"
+        )
+    if weak := _weak_figures(figures, roc):
+        told.append(
+            f"fewer than {ENOUGH_ERRORS} errors{whose} stand behind {', '.join(weak)}; take these "
+            "figures as rough"
+        )
+    targets = dict.fromkeys([*(point.target for point in figures.points), *also])
+    if finer := [f"{target:g}" for target in targets if 0 < target * roc.impostor < 1]:
+        told.append(
+            f"{roc.impostor:,} impostor pair{'' if roc.impostor == 1 else 's'} cannot measure a "
+            f"FAR of {', '.join(finer)}: the smallest above 0 is {1 / roc.impostor:.3g}, so the "
+            "threshold lies above all of them"
+        )
+    return told
+
+
+def _weak_figures(figures: Figures, roc: Roc) -> list[str]:
     """Name the figures that rest on fewer than 30 errors, each with its errors."""
     weak = []
     for point in figures.points:
@@ -203,11 +231,12 @@ def weak_figures(figures: Figures, genuine: int) -> list[str]:
         elif point.genuine - point.true_matches < ENOUGH_ERRORS:
             missed = point.genuine - point.true_matches
             weak.append(f"TAR at FAR {point.target:g} ({_count(missed, 'non-match')})")
-    if figures.eer * genuine < ENOUGH_ERRORS:
-        weak.append(f"EER ({_count(round(figures.eer * genuine), 'non-match')})")
+    fewer, kind = min((roc.genuine, "non-match"), (roc.impostor, "match"))
+    if figures.eer * fewer < ENOUGH_ERRORS:
+        weak.append(f"EER ({_count(round(figures.eer * fewer), kind)})")
     errors = figures.confusion.fp + figures.confusion.fn
     if errors < ENOUGH_ERRORS:
-        weak.append(f"accuracy ({errors} errors)")
+        weak.append(f"accuracy ({errors} error{'' if errors == 1 else 's'})")
     return weak
 
 

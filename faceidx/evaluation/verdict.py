@@ -21,6 +21,7 @@ from faceidx.evaluation.scoring import MissingPair
 from faceidx.models.open import ModelOptions
 
 DEFAULT_TARGETS = (1e-1, 1e-2, 1e-3)
+_DEFAULT_AT_FMR = 1e-3
 MissingPolicy = Literal["exclude", "reject"]
 
 
@@ -58,6 +59,13 @@ class VerifyOptions:
     overwrite: bool = False
     seed: int = 0
     """Of the stratified folds and the bootstrap."""
+
+    @property
+    def chosen_rates(self) -> list[float]:
+        """The one that a threshold is chosen for, to be saved or to judge groups at; else none."""
+        if self.save_threshold is None and self.groups is None:
+            return []
+        return [_DEFAULT_AT_FMR if self.at_fmr is None else self.at_fmr]
 
 
 @dataclass(frozen=True, kw_only=True)

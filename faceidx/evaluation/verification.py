@@ -12,7 +12,7 @@ from faceidx.embedding.store import EmbeddingFile
 from faceidx.errors import InputError
 from faceidx.evaluation.all_pairs import judge_all_pairs, require_fitting
 from faceidx.evaluation.bootstrap import Units, bootstrap_fits
-from faceidx.evaluation.figures import ENOUGH_ERRORS, Figures, figures_of, weak_figures
+from faceidx.evaluation.figures import Figures, doubts, figures_of
 from faceidx.evaluation.group_figures import GroupFigures, group_figures, group_warnings
 from faceidx.evaluation.groups import GroupTable, members_of, read_groups
 from faceidx.evaluation.listed_pictures import embed_listed
@@ -38,8 +38,6 @@ from faceidx.evaluation.verdict import (
 )
 from faceidx.files import refuse_existing, require_parent, whole_file
 from faceidx.progress import ProgressCallback, silent
-
-DEFAULT_AT_FMR = 1e-3
 
 
 def verify_pairs(
@@ -146,7 +144,7 @@ def judge(
         roc=roc,
         groups=by_group,
         warnings=told
-        + _warnings(figures, roc, missing, missing_pictures, units)
+        + _warnings(figures, roc, missing, missing_pictures, units, options)
         + (group_warnings(by_group) if by_group else []),
         **facts,
     )
@@ -330,8 +328,7 @@ def _by_group(
 
 def _chosen_point(roc: Roc, options: VerifyOptions) -> OperatingPoint:
     """The threshold that is saved, and that groups are judged at."""
-    target = DEFAULT_AT_FMR if options.at_fmr is None else options.at_fmr
-    return tar_at_far(roc, [target])[0]
+    return tar_at_far(roc, options.chosen_rates)[0]
 
 
 def _warnings(
@@ -340,26 +337,9 @@ def _warnings(
     missing: list[MissingPair],
     missing_pictures: dict[str, str],
     units: Units | None,
+    options: VerifyOptions,
 ) -> list[str]:
-    warnings = []
-    if figures.intervals.auc.naive.high < 0.5:
-        warnings.append(
-            f"genuine pairs score lower than impostor pairs (AUC {figures.auc:.3f}); are the "
-            "labels the wrong way round, or are the scores distances? Negate them then"
-        )
-    weak = weak_figures(figures, roc.genuine)
-    if weak:
-        warnings.append(
-            f"fewer than {ENOUGH_ERRORS} errors stand behind {', '.join(weak)}; "
-            "take these figures as rough"
-        )
-    finer = [p.target for p in figures.points if 0 < p.target * roc.impostor < 1]
-    if finer:
-        warnings.append(
-            f"{roc.impostor:,} impostor pairs cannot measure a FAR of "
-            f"{', '.join(f'{target:g}' for target in finer)}: the smallest above 0 is "
-            f"{1 / roc.impostor:.3g}, so the threshold lies above all of them"
-        )
+    warnings = doubts(figures, roc, also=options.chosen_rates)
     if missing_pictures and not missing:
         warnings.append(
             f"{len(missing_pictures)} pictures of templates are missing; "

@@ -181,6 +181,14 @@ def test_without_names_rows_are_matched_and_a_warning_says_so(pairs: _Pairs) -> 
     assert [point["p"] for point in difference["tar_at_far"]] == [None] * 3
 
 
+def test_distances_and_rates_finer_than_the_pairs_are_said_as_of_one_system(pairs: _Pairs) -> None:
+    scores = pairs.scores()
+    paths = [pairs.write("a.csv", scores), pairs.write("away.csv", -scores)]
+    said = [w for w in _compared(*paths).warnings if "score lower" in w or "cannot measure" in w]
+    assert len(said) == 2 and "160 impostor pairs cannot measure a FAR of 0.001" in said[0]
+    assert "genuine pairs of away score lower than impostor pairs" in said[1]
+
+
 def test_too_many_pairs_for_the_bootstrap_leave_delong_with_a_warning(
     pairs: _Pairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

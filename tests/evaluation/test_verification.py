@@ -219,7 +219,20 @@ def test_a_rate_that_is_finer_than_the_list_is_said(tmp_path: Path) -> None:
     rows = [(label, label + 0.01 * k) for k in range(50) for label in (0, 1)]
     said = _warnings(tmp_path / "s.csv", rows, fmr=(0.5, 0.02, 0.01, 1e-3, 0.0))
     assert "50 impostor pairs cannot measure a FAR of 0.01, 0.001: the smallest above 0" in said
-    assert "cannot measure" not in _warnings(tmp_path / "s.csv", rows, fmr=(0.1, 0.02, 0.0))
+    coarse = {"fmr": (0.1, 0.02, 0.0)}
+    assert "cannot measure" not in _warnings(tmp_path / "s.csv", rows, **coarse)
+    # The rate of a threshold that leaves, 1e-3 where none is given, too.
+    saved = _warnings(tmp_path / "s.csv", rows, **coarse, save_threshold=tmp_path / "t.json")
+    assert "50 impostor pairs cannot measure a FAR of 0.001: the" in saved
+
+
+def test_the_eer_rests_on_the_errors_of_the_rarer_kind_of_pairs(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [(1, score) for score in rng.normal(1, 1, 4000)]
+    rows += [(0, score) for score in rng.normal(0, 1, 40)]
+    assert "EER (13 false matches)" in _warnings(tmp_path / "s.csv", rows)
+    mirrored = [(1 - label, -score) for label, score in rows]
+    assert "EER (13 false non-matches)" in _warnings(tmp_path / "s.csv", mirrored)
 
 
 def test_scores_that_are_the_wrong_way_round_are_said(tmp_path: Path) -> None:
