@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Named here as well as in the library, which is not loaded for `--help`.
 _PRESETS = ("imagenet", "insightface", "adaface", "facenet")
 _TEMPLATES = ("arcface", "facenet")
-_FACTS = ("image_size", "mean", "std", "color", "preset", "template", "fc")
+FACTS = ("image_size", "mean", "std", "color", "preset", "template", "fc")
 
 
 class _Triple(click.ParamType):
@@ -71,7 +71,7 @@ def model_argument(function: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*args: Any, path: Path, **kwargs: Any) -> Any:
         from faceidx.models.open import ModelOptions
 
-        facts = {name: kwargs.pop(name) for name in _FACTS}
+        facts = {name: kwargs.pop(name) for name in FACTS}
         return function(*args, model=ModelOptions(path=path, **facts), **kwargs)
 
     for option in reversed(_FOREIGN_OPTIONS):
@@ -113,7 +113,7 @@ def model_options(*, required: bool) -> Callable[[Callable[..., Any]], Callable[
             precision: str,
             **kwargs: Any,
         ) -> Any:
-            facts = {name: kwargs.pop(name) for name in _FACTS}
+            facts = {name: kwargs.pop(name) for name in FACTS}
             model: ModelOptions | None = None
             if path is not None:
                 from faceidx.models.open import ModelOptions

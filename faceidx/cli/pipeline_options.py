@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from faceidx.cli.model_options import FACTS
 from faceidx.cli.paths import FILE
 
 if TYPE_CHECKING:
@@ -126,9 +127,19 @@ _NAMES = (
 
 def warn_of_useless(context: click.Context) -> None:
     """Warn of options for the faces of photos where none are looked for."""
-    for name in ("detector", *_OF_FACES):
+    _warn(context, ("detector", *_OF_FACES), "--detect")
+
+
+def warn_without_model(context: click.Context) -> None:
+    """Warn of options that would change the embeddings where there is no `--model` to make any."""
+    ours = ("flip", "max_pixels", "detect", "detector", *_OF_FACES)
+    _warn(context, (*FACTS, "engine", "precision", *ours), "--model")
+
+
+def _warn(context: click.Context, names: Iterable[str], lacking: str) -> None:
+    for name in names:
         if context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT):
-            logger.warning("--%s is of no use without --detect", name.replace("_", "-"))
+            logger.warning("--%s is of no use without %s", name.replace("_", "-"), lacking)
 
 
 def _pipeline(*, detect: str, detector: Path | None, **options: Any) -> PipelineOptions:

@@ -13,7 +13,7 @@ from faceidx.cli.frame import aligned, common_options, progress_bar, seed_option
 from faceidx.cli.judging_options import judging_options
 from faceidx.cli.model_options import model_options
 from faceidx.cli.paths import FILE, OUTPUT
-from faceidx.cli.pipeline_options import pipeline_options
+from faceidx.cli.pipeline_options import pipeline_options, warn_without_model
 
 if TYPE_CHECKING:
     from faceidx.evaluation.comparison import Comparison
@@ -108,6 +108,8 @@ def verify_pairs(
         kept = {name: options[name] for name in ("report", "pictures", "overwrite", "seed")}
         targets = verification.parse_targets(fmr)
         return _compared(pairs, format=list_format, fmr=targets, folds=folds, **kept)
+    if options["model"] is None:
+        warn_without_model(click.get_current_context())
     with progress_bar() as progress:
         wanted = verification.VerifyOptions(
             pairs=_judged(pairs, options["embeddings"], all_pairs=options["all_pairs"]),

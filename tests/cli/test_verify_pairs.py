@@ -184,3 +184,13 @@ assert not heavy, heavy
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_options_of_embedding_are_said_to_be_of_no_use_without_a_model(run: Run) -> None:
+    words = ("pairs.csv", "--embeddings", "faces.h5")
+    done = run(*words, "--flip", "--preset", "imagenet", "--device", "cpu")
+    assert done.returncode == 0
+    assert "--flip is of no use without --model" in done.stderr
+    assert "--preset is of no use without --model" in done.stderr
+    assert done.stderr.count("of no use") == 2
+    assert "of no use" not in run(*words).stderr
