@@ -224,7 +224,7 @@ def doubts(figures: Figures, roc: Roc, *, of: str = "", also: Sequence[float] = 
 
 def _weak_figures(figures: Figures, roc: Roc) -> list[str]:
     """Name the figures that rest on fewer than 30 errors, each with its errors."""
-    weak = []
+    weak = ["AUC (no pair out of order)"] if figures.auc == 1 else []
     for point in figures.points:
         if point.false_matches < ENOUGH_ERRORS:
             weak.append(f"TAR at FAR {point.target:g} ({_count(point.false_matches, 'match')})")

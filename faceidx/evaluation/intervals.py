@@ -37,7 +37,8 @@ class Intervals(NamedTuple):
     """The interval of a figure to quote, and the naive one beside it."""
 
     interval: Interval | None
-    """People (or pictures, or templates) are drawn; None where they cannot be."""
+    """People (or pictures, or templates) are drawn; None where they cannot be, or where all draws
+    are alike."""
     naive: Interval
     """Pairs are taken for independent."""
 
@@ -136,10 +137,16 @@ def drawn_intervals(naive: FigureIntervals, draws: BootstrapDraws, kind: str) ->
     return FigureIntervals(
         method=f"bootstrap-{kind}",
         auc=Intervals(middle(draws.auc), naive.auc.naive),
-        eer=Intervals(middle(draws.eer), naive.eer.naive),
-        accuracy=naive.accuracy and Intervals(middle(draws.accuracy), naive.accuracy.naive),
-        tar=[Intervals(middle(draws.tar[:, i]), tar.naive) for i, tar in enumerate(naive.tar)],
+        eer=_beside(naive.eer, draws.eer),
+        accuracy=naive.accuracy and _beside(naive.accuracy, draws.accuracy),
+        tar=[_beside(tar, draws.tar[:, i]) for i, tar in enumerate(naive.tar)],
     )
+
+
+def _beside(naive: Intervals, values: np.ndarray) -> Intervals:
+    """Add what the draws give; nothing where all are alike, as they are where no pair errs."""
+    interval = middle(values)
+    return naive._replace(interval=interval if interval.low < interval.high else None)
 
 
 def middle(values: np.ndarray) -> Interval:

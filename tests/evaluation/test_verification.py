@@ -195,6 +195,11 @@ def test_figures_on_few_errors_draw_a_warning(people: tuple[Path, Path]) -> None
     assert "fewer than 30 errors stand behind TAR at FAR 0.1 (6 false matches)" in warnings[0]
 
 
+def test_an_area_of_1_is_said_to_rest_on_no_error(tmp_path: Path) -> None:
+    rows = [(label, label + 0.01 * k) for k in range(50) for label in (0, 1)]
+    assert "AUC (no pair out of order), TAR" in _warnings(tmp_path / "s.csv", rows)
+
+
 def test_figures_on_enough_errors_draw_none() -> None:
     rng = np.random.default_rng(0)
     genuine = np.arange(4000) < 2000
