@@ -329,6 +329,7 @@ def units_of_pairs(
     left: np.ndarray,
     right: np.ndarray,
     genuine: np.ndarray,
+    known: np.ndarray | None = None,
 ) -> Units:
     """Say who stands on each side of each pair: people where they are known, else pictures.
 
@@ -342,25 +343,32 @@ def units_of_pairs(
         left: (P,) row in `names`.
         right: (P,).
         genuine: (P,) bool.
+        known: (K,) bool, pictures whose identity is asked for; of the others it may be lacking,
+            and their pairs contradict nothing.
     """
-    for people in _likely_people(names, identities):
+    known = np.ones(len(names), dtype=bool) if known is None else known
+    told = _of_sides(known, left) & _of_sides(known, right)
+    for people in _likely_people(names, identities, known):
         number = units_of(people, people, "identities").left.astype(np.int32)
         units = Units(
             left=_of_sides(number, left), right=_of_sides(number, right), kind="identities"
         )
-        wrong = np.count_nonzero((units.left == units.right) != genuine)
-        if wrong <= _CONTRADICTED * len(genuine):
+        wrong = np.count_nonzero(((units.left == units.right) != genuine) & told)
+        if wrong <= _CONTRADICTED * np.count_nonzero(told):
             return units
         if not bootstrap_fits(len(left)):  # nobody will be drawn, so it is not worth while
             break
     return Units(left=left, right=right, kind="pictures")
 
 
-def _likely_people(names: Sequence[str], identities: Sequence[str]) -> Iterator[list[str]]:
+def _likely_people(
+    names: Sequence[str], identities: Sequence[str], known: np.ndarray
+) -> Iterator[list[str]]:
     """Yield whom the pictures may show (K,), each time with a name for every one of them."""
     people = people_of(names, identities)
-    if all(people):
-        yield people
+    if all(person or not there for person, there in zip(people, known, strict=True)):
+        # One of whom nothing is known is a person of their own; no name holds a NUL.
+        yield [person or f"\0{name}" for name, person in zip(names, people, strict=True)]
     folders = [name.rpartition("/")[0] for name in names]
     while all(folders := [folder.rpartition("/")[0] for folder in folders]):
         yield folders
@@ -373,7 +381,9 @@ def _units(pairs: PairList, rows: np.ndarray, known: KnownEmbeddings) -> Units:
     if pairs.templates is not None:
         return Units(left=pairs.left, right=pairs.right, kind="templates")
     identities = _identities(rows, known)
-    return units_of_pairs(pairs.keys, identities, pairs.left, pairs.right, pairs.genuine)
+    return units_of_pairs(
+        pairs.keys, identities, pairs.left, pairs.right, pairs.genuine, known=rows >= 0
+    )
 
 
 def _people(pairs: PairList, rows: np.ndarray, known: KnownEmbeddings) -> list[str]:

@@ -276,6 +276,25 @@ def test_folders_and_names_are_people_only_where_the_labels_agree(
     assert score_pairs(listed, known).units.kind == kind
 
 
+@pytest.mark.parametrize("folder", ["", "batch/"])
+def test_missing_pictures_do_not_hide_the_identities_of_the_others(folder: str) -> None:
+    """As of a list of pictures with identities, in a folder that says nothing of them."""
+    there = [f"{folder}{number}.jpg" for number in range(8)]
+    known = KnownEmbeddings(
+        source="memory",
+        keys=there,
+        identities=[f"p{number // 2}" for number in range(8)],
+        read=lambda rows: np.eye(8, dtype=np.float32)[rows],
+        dim=8,
+        origin=None,  # type: ignore[arg-type]
+    )
+    pairs = [(there[i], there[j], i // 2 == j // 2) for i in range(8) for j in range(i)]
+    gone = (there[0], f"{folder}gone.jpg", True)
+    units = score_pairs(_listed([*pairs, gone]), known).units
+    assert units.kind == "identities"
+    assert [bool(same) for same in units.left == units.right] == [p[2] for p in pairs] + [False]
+
+
 def test_a_keys_person_is_its_identity_or_else_its_folder() -> None:
     known = KnownEmbeddings(
         source="memory",
