@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from faceidx.errors import InputError
+from faceidx.evaluation.figures import no_figures
 from faceidx.evaluation.lists.gathered import Pairs
 from faceidx.evaluation.lists.labelled import spaced_pictures
 from faceidx.evaluation.lists.lines import parse_lines, split
@@ -18,12 +19,6 @@ from faceidx.evaluation.verification import check_options, embeddings_of
 from faceidx.files import whole_file
 from faceidx.progress import ProgressCallback, silent
 from faceidx.tables import write_csv
-
-# What only labels could give.
-_UNKNOWN = (
-    *("genuine", "impostor", "auc", "auc_ci", "eer", "accuracy", "accuracy_std", "threshold"),
-    *("confusion", "tar_at_far"),
-)
 
 
 def score_unlabelled(options: VerifyOptions, progress: ProgressCallback = silent) -> dict[str, Any]:
@@ -72,7 +67,8 @@ def score_unlabelled(options: VerifyOptions, progress: ProgressCallback = silent
         "missing": len(missing),
         "missing_pairs": missing,
         "format": listed.format,
-        **dict.fromkeys(_UNKNOWN),
+        **dict.fromkeys(("genuine", "impostor")),
+        **no_figures(options.fmr),
         "scores": options.scores,
     }
 

@@ -12,7 +12,7 @@ from faceidx.embedding.store import EmbeddingFile
 from faceidx.errors import InputError
 from faceidx.evaluation.all_pairs import judge_all_pairs, require_fitting
 from faceidx.evaluation.bootstrap import Units, bootstrap_fits
-from faceidx.evaluation.figures import Figures, doubts, figures_of
+from faceidx.evaluation.figures import Figures, doubts, figures_of, no_figures
 from faceidx.evaluation.group_figures import GroupFigures, group_figures, group_warnings
 from faceidx.evaluation.groups import GroupTable, members_of, read_groups
 from faceidx.evaluation.listed_pictures import embed_listed
@@ -296,16 +296,8 @@ def _other_policy(
     try:
         fields = _figures(judged, listed, units, options)[0].as_json()
     except InputError:  # without the missing pairs one class is empty, or too small for the folds
-        fields = {}
-    names = (
-        *("auc", "auc_ci", "eer", "eer_ci", "accuracy", "accuracy_std", "accuracy_ci"),
-        *("threshold", "confusion", "tar_at_far"),
-    )
-    return {
-        "missing_policy": policy,
-        "judged": len(judged.scores),
-        **{name: fields.get(name) for name in names},
-    }
+        fields = no_figures(options.fmr)
+    return {"missing_policy": policy, "judged": len(judged.scores), **fields}
 
 
 def _by_group(
