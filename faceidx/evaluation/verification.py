@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from faceidx.embedding.store import EmbeddingFile
+from faceidx.embedding.store import EmbeddingFile, is_embeddings
 from faceidx.errors import InputError
 from faceidx.evaluation.all_pairs import judge_all_pairs, require_fitting
 from faceidx.evaluation.bootstrap import Units, bootstrap_fits
@@ -59,6 +59,11 @@ def verify_pairs(
         all_pairs = judge_all_pairs(options, progress)
         _write(all_pairs, options)
         return all_pairs
+    if options.pairs.exists() and is_embeddings(options.pairs):
+        raise InputError(
+            f"{options.pairs} is an embeddings file; give it by --embeddings, and a list of pairs "
+            "or --all-pairs"
+        )
     groups = None if options.groups is None else read_groups(options.groups)
     listed = read_list(options.pairs, format=options.format)
     with ExitStack() as stack:

@@ -320,6 +320,7 @@ def test_targets_that_are_no_rates_are_refused(text: str) -> None:
         ({"folds": 61}, "smaller class"),
         ({"format": "nonsense"}, "nonsense"),
         ({"embeddings": Path("missing.h5")}, "no such file"),
+        ({"pairs": Path("faces.h5"), "embeddings": None}, "--embeddings, and a list of pairs or"),
         ({"report": Path("pairs.csv"), "overwrite": True}, "a path of its own"),
         ({"scores": Path(), "overwrite": True}, "is a folder"),
     ],
