@@ -153,9 +153,10 @@ def test_lfw_may_have_blanks_in_names_and_commas(tmp_path: Path) -> None:
 
 def test_similarities_stand_for_scores_where_there_are_no_names(tmp_path: Path) -> None:
     path = tmp_path / "s.csv"
-    path.write_text("label;similarity\nsame;0.9\ndiff;0.1\n")
-    found = read_list(path)
-    assert isinstance(found, ScoreList) and found.scores.tolist() == [0.9, 0.1]
+    for header in ("label;similarity", "y_true;y_score"):
+        path.write_text(f"{header}\nsame;0.9\ndiff;0.1\n")
+        found = read_list(path)
+        assert isinstance(found, ScoreList) and found.scores.tolist() == [0.9, 0.1]
     path.write_text("label,distance\n1,0.1\n0,0.9\n")
     with pytest.raises(InputError, match="more means more alike"):
         read_list(path)

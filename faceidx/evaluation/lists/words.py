@@ -46,7 +46,9 @@ _LIKELY = frozenset(
 )
 SCORE = "score"
 # Without names and a `score` these can be nothing else.
-_SCORES = frozenset({"scores", "similarity", "cosine", "cosinesimilarity", "similarityscore"})
+_SCORES = frozenset(
+    {"scores", "yscore", "similarity", "cosine", "cosinesimilarity", "similarityscore"}
+)
 
 _TRUE = (
     *("1", "true", "t", "yes", "y", "same", "sameperson", "genuine", "match", "matched", "mated"),
