@@ -47,6 +47,13 @@ def test_a_set_written_by_python_2_is_read(tmp_path: Path) -> None:
     _check(_read(tmp_path / "lfw.bin", _python2()))
 
 
+def test_ten_equal_blocks_are_the_folds_that_lfw_has(tmp_path: Path) -> None:
+    labels = [True, True, False, False] * 10
+    set_of = (b"%d" % n for n in range(80))
+    found = _read(tmp_path / "lfw.bin", pickle.dumps((list(set_of), labels)))
+    assert found.folds is not None and found.folds.tolist() == [k // 4 for k in range(40)]
+
+
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("kind", [tuple, list])
 def test_sets_of_every_protocol_are_read(tmp_path: Path, protocol: int, kind: type) -> None:

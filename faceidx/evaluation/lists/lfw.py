@@ -21,7 +21,6 @@ from faceidx.evaluation.lists.gathered import Pairs
 from faceidx.evaluation.lists.lines import ListError, parse_lines, split, whole_number
 from faceidx.evaluation.lists.pairs import PairList
 
-_FOLDS_WITHOUT_HEADER = 10
 _MOST_FOLDS = int(np.iinfo(np.int16).max)
 _TITLE = re.compile("name,imagenum")
 _WANTED = "pair `name a b` or `name a name b`, nor a header `FOLDS N` or `N`"
@@ -85,7 +84,10 @@ def read_lfw(path: Path) -> PairList:
             understood=True,
         )
     result = pairs.finish(path, "lfw", stems=True)
-    result.folds = _folds(header, result.genuine)
+    if header is None:
+        result.folds = blocks_as_folds(result.genuine)
+    elif header.folds is not None:
+        result.folds = blocks_as_folds(result.genuine, header.folds)
     return result
 
 
@@ -163,11 +165,11 @@ def _check_place(path: Path, line: int, header: _Header, before: int, genuine: b
         )
 
 
-def _folds(header: _Header | None, genuine: np.ndarray) -> np.ndarray | None:
-    """Fold of each pair (P,) int16, where header or order give folds."""
-    folds = header.folds if header else _FOLDS_WITHOUT_HEADER
-    if folds is None:
-        return None
+def blocks_as_folds(genuine: np.ndarray, folds: int = 10) -> np.ndarray | None:
+    """Fold of each pair (P,) int16, where the list consists of so many equal blocks.
+
+    A block holds genuine pairs, then as many impostor pairs.
+    """
     size, rest = divmod(len(genuine), 2 * folds)
     pattern = np.tile(np.repeat([True, False], size), folds)
     if rest or not np.array_equal(pattern, genuine):
