@@ -231,7 +231,8 @@ def _weak_figures(figures: Figures, roc: Roc) -> list[str]:
         elif point.genuine - point.true_matches < ENOUGH_ERRORS:
             missed = point.genuine - point.true_matches
             weak.append(f"TAR at FAR {point.target:g} ({_count(missed, 'non-match')})")
-    fewer, kind = min((roc.genuine, "non-match"), (roc.impostor, "match"))
+    rarer = roc.impostor < roc.genuine
+    fewer, kind = (roc.impostor, "match") if rarer else (roc.genuine, "non-match")
     if figures.eer * fewer < ENOUGH_ERRORS:
         weak.append(f"EER ({_count(round(figures.eer * fewer), kind)})")
     errors = figures.confusion.fp + figures.confusion.fn

@@ -100,16 +100,9 @@ def hardest_pairs(verified: Verification, *, genuine: bool, number: int = _HARDE
 
 def _cards(verified: Verification) -> Iterable[str]:
     figures = verified.figures
-    area = figures.intervals.auc.interval or figures.intervals.auc.naive
-    equal = figures.intervals.eer.interval or figures.intervals.eer.naive
-    yield card(
-        "Area under the ROC curve",
-        f"{figures.auc:.4f}",
-        f"95 %: {area.low:.4f} to {area.high:.4f}",
-    )
-    yield card(
-        "Equal error rate", f"{figures.eer:.2%}", f"95 %: {equal.low:.2%} to {equal.high:.2%}"
-    )
+    of = figures.intervals
+    yield card("Area under the ROC curve", f"{figures.auc:.4f}", _sure(of.auc, ".4f"))
+    yield card("Equal error rate", f"{figures.eer:.2%}", _sure(of.eer, ".2%"))
     if figures.accuracy is not None:
         yield card(
             "Accuracy",
@@ -123,6 +116,13 @@ def _cards(verified: Verification) -> Iterable[str]:
             f"{strictest.tar:.2%}",
             f"{plural(strictest.false_matches, 'false match', 'false matches')}",
         )
+
+
+def _sure(both: Intervals, style: str) -> str:
+    """The interval to quote, or the naive one where there is none."""
+    low, high = both.interval or both.naive
+    whose = "" if both.interval else " of independent pairs"
+    return f"95 %{whose}: {low:{style}} to {high:{style}}"
 
 
 def _operating_points(verified: Verification) -> str:

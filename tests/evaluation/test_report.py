@@ -290,3 +290,12 @@ def test_no_key_leads_out_of_the_folder_of_pictures(tmp_path: Path, key: str) ->
     Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
     with pytest.raises(PictureError, match="leads out"):
         find_picture(tmp_path / "faces", key)
+
+
+def test_an_interval_that_takes_pairs_for_independent_is_said_to_do_so(tmp_path: Path) -> None:
+    scores, report = tmp_path / "s.csv", tmp_path / "report"
+    scores.write_text("label,score\n1,0.9\n1,0.3\n0,0.5\n0,0.1\n")
+    verify_pairs(VerifyOptions(pairs=scores, report=report))
+    page = (report / "index.html").read_text("utf-8")
+    for card in ("Area under the ROC curve", "Equal error rate"):
+        assert "95 % of independent pairs: " in page.partition(card)[2].partition("</div>")[0]
