@@ -347,6 +347,7 @@ def test_score_tables_need_no_names(tmp_path: Path) -> None:
         ("label,score\n1,0.5\n1,nan\n", 3, "the score 'nan' is not finite"),
         ("label,score\n1,0.5\n0,-inf\n", 3, "the score '-inf' is not finite"),
         ("label,score\n1,1e999\n", 2, "is not finite"),
+        ("label,score\n1,0.5\n1,-1.7976931348623157e308\n", 3, "so large that it stands for none"),
         ("label,score\n1,1_0\n", 2, "is no score"),
         ("label,score\n1,\n", 2, "'' is no score"),
         ("label,score\n2,0.5\n", 2, "the label '2'"),

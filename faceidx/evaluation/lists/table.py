@@ -41,6 +41,8 @@ from faceidx.evaluation.lists.words import (
 
 DELIMITERS = {"tsv": "\t"}
 _SEPARATORS = ("\t", ",", ";")
+# Beyond it stand the largest floats, by which programs mean that there is no score.
+_LARGEST = 1e300
 Found = TypeVar("Found")
 _Cells = Sequence[Sequence[str]]
 _Rows = Iterator[tuple[int, list[str] | ListError]]
@@ -104,7 +106,7 @@ def finite(path: Path, line: int, text: str) -> float:
     """The finite number that a field holds.
 
     Raises:
-        ListError: it holds none.
+        ListError: it holds none, or one that stands for none.
     """
     text = text.strip()
     try:
@@ -114,6 +116,13 @@ def finite(path: Path, line: int, text: str) -> float:
         raise ListError(path, line, f"{shown(text)} is no score; give a number") from None
     if not math.isfinite(score):
         raise ListError(path, line, f"the score {shown(text)} is not finite; give a number")
+    if abs(score) > _LARGEST:
+        raise ListError(
+            path,
+            line,
+            f"the score {shown(text)} is so large that it stands for none; remove the row, or give "
+            "a number below all others where the pair was rejected",
+        )
     return score
 
 
@@ -130,7 +139,7 @@ def all_finite(path: Path, lines: Sequence[int], texts: Sequence[str]) -> array[
         except ValueError:
             pass  # told with its line below
         else:
-            if all(map(math.isfinite, numbers)):
+            if np.abs(np.frombuffer(numbers)).max(initial=0) <= _LARGEST:
                 return numbers
     return array("d", [finite(path, *field) for field in zip(lines, texts, strict=True)])
 
