@@ -19,7 +19,9 @@ small distance falls as a power of it, the local dimension (Levina and Bickel, "
 estimation of intrinsic dimension", NIPS 2004); 1 - cosine is half the squared distance, so that
 x = -log(1 - score) has an exponential tail. Its scale is uncertain too, and the predictive
 distribution is used: with m people of mean excess y above the start of the tail, a stranger who
-lies in it exceeds x with chance (1 + x / (m y)) ** -m.
+lies in it exceeds x with chance (1 + x / (m y)) ** -m. The tail reaches down to a score that is
+lower than the highest, which two people who are alike share. Where all scores are the same, as of
+two people with a picture each, there is no tail: the threshold lies just above them, and W is 0.
 
 docs/galleries.md has what this gives on real faces.
 """
@@ -43,6 +45,7 @@ _DRAWS = 20_000
 _NEAREST = 1e-7  # of a cosine to 1, as far as float32 tells
 _LONGEST = 100.0  # of exponents that are still told apart
 _SLACK = 1e-9  # of sums of weights such as 1/3
+_TIE = 1e-6  # scores as close as this are one: a product of two pictures, taken either way round
 
 
 class OpenSetThreshold(NamedTuple):
@@ -71,11 +74,12 @@ def open_set_threshold(scores: np.ndarray, people: np.ndarray, fpir: float) -> O
     target = fpir * (number - 1) / number
     least = searched.above(allowed_matches(fpir, len(scores)))
     allowed = target * (number + 1) - 1
-    if allowed >= 0:
-        reached = int(np.searchsorted(searched.weight, allowed + _SLACK, side="right"))
+    if allowed >= 0 or searched.highest == len(scores):
+        reached = int(np.searchsorted(searched.weight, max(allowed, 0) + _SLACK, side="right"))
         value = max(least, searched.above(reached))
         rate = (searched.weight_at(value) + 1) / (number + 1)
-        return OpenSetThreshold(value, COUNTED, _of_all(rate, number), searched.interval(value))
+        method = COUNTED if allowed >= 0 else EXTRAPOLATED
+        return OpenSetThreshold(value, method, _of_all(rate, number), searched.interval(value))
     tail = _Tail(searched)
     value = max(least, _float32(tail.threshold(target)))
     return OpenSetThreshold(
@@ -95,6 +99,8 @@ class _Searches:
         self.weights = 1 / self._trials[self._person[self.order]]
         self.weight = np.cumsum(self.weights)
         """Weight of the searches down to each, one for a person."""
+        self.highest = int(np.searchsorted(-self.falling, _TIE - self.falling[0], side="right"))
+        """How many searches share the highest score."""
 
     def above(self, place: int) -> float:
         """The smallest number that the search at a place does not reach."""
@@ -122,7 +128,7 @@ class _Tail:
         self._number = searched.number
         wanted = max(_TAIL * searched.number, 1.0) + _SLACK
         inside = int(np.searchsorted(searched.weight, wanted, side="right"))
-        inside = min(max(inside, 1), len(searched.falling) - 1)
+        inside = min(max(inside, searched.highest), len(searched.falling) - 1)
         self._start = float(_depth(searched.falling[inside]))
         self._people = float(searched.weight[inside - 1])
         excess = _depth(searched.falling[:inside]) - self._start
@@ -141,8 +147,6 @@ class _Tail:
     def rate(self, value: float) -> float:
         """The expected share of strangers at or above a score of the tail."""
         excess = max(0.0, float(_depth(value)) - self._start)
-        if self._sum <= 0:
-            return 0.0 if excess else self._share
         return self._share * float((1 + excess / self._sum) ** -self._people)
 
     def interval(self, value: float) -> Interval:

@@ -104,10 +104,36 @@ def test_an_extrapolated_threshold_lies_above_the_scores_and_no_higher_than_a_co
     assert previous == 1
 
 
-def test_scores_that_are_all_the_same_give_a_threshold_above_them() -> None:
-    chosen = open_set_threshold(np.full(30, 0.5, np.float32), np.arange(30), 0.1)
+@pytest.mark.parametrize("fpir", [0.1, 0.001])
+def test_scores_that_are_all_the_same_give_a_threshold_above_them(fpir: float) -> None:
+    chosen = open_set_threshold(np.full(30, 0.5, np.float32), np.arange(30), fpir)
     assert chosen.value > 0.5
-    assert chosen.expected < 0.1
+    assert chosen.expected == pytest.approx(1 / 31 * 30 / 29)  # one in 31 is the best of 31
+    assert chosen.method == (COUNTED if fpir == 0.1 else EXTRAPOLATED)
+    assert chosen.interval.high > 0.1
+
+
+@pytest.mark.parametrize("people", [2, 3, 4, 6])
+def test_few_people_with_a_picture_each_do_not_claim_that_strangers_are_never_let_in(
+    people: int,
+) -> None:
+    """The two most alike find each other, so that the highest scores are the same."""
+    chance = np.random.default_rng(people)
+    rates, expected, covered = [], [], []
+    for _ in range(100):
+        faces = _unit(chance.normal(size=(people + 200, 12)))
+        gallery, strangers = faces[:people], faces[people:]
+        scores = gallery @ gallery.T
+        np.fill_diagonal(scores, -1)
+        best = scores.max(axis=1) + chance.choice([0, 6e-8], people)  # as rounding leaves them
+        chosen = open_set_threshold(best.astype(np.float32), np.arange(people), 0.05)
+        rate = ((strangers @ gallery.T).max(axis=1) >= chosen.value).mean()
+        rates.append(rate)
+        expected.append(chosen.expected)
+        covered.append(chosen.interval.low <= rate <= chosen.interval.high)
+    assert np.mean(rates) < 2.5 * np.mean(expected)
+    assert np.mean(covered) >= 0.9
+    assert np.mean(expected) == pytest.approx(2 / 3 if people == 2 else 0.05, rel=0.01)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
