@@ -293,7 +293,7 @@ Examples:
 )
 @click.option(
     "--sample",
-    type=click.IntRange(1),
+    type=click.IntRange(2),
     help="Search with so many pictures.  [default: all up to 20,000]",
 )
 @seed_option

@@ -42,7 +42,7 @@ class CalibrateOptions:
     neighbours: int = NEIGHBOURS
     """Nearest pictures that vote, with the fusion `vote`."""
     sample: int | None = None
-    """Search with this many pictures, drawn by chance; None: all up to 20,000."""
+    """Search with this many pictures, two or more, drawn by chance; None: all up to 20,000."""
     seed: int = 0
 
 
@@ -53,11 +53,13 @@ def calibrate(options: CalibrateOptions, *, progress: ProgressCallback = silent)
         `gallery`, the fields of `Threshold`, and `without_identity`: pictures that took no part.
 
     Raises:
-        InputError: the FPIR is not between 0 and 1, the gallery holds fewer than two people, is
-            damaged, or another process is changing it.
+        InputError: the FPIR is not between 0 and 1, the gallery or the sample holds fewer than two
+            people, the gallery is damaged, or another process is changing it.
     """
     if not 0 < options.fpir < 1:
         raise InputError(f"--fpir {options.fpir} is not between 0 and 1")
+    if options.sample is not None and options.sample < 2:
+        raise InputError(f"--sample {options.sample}: a threshold needs pictures of two or more")
     with ExitStack() as stack, changing(options.gallery, stack) as (path, gallery):
         rows = _searched_rows(gallery, options)
         fusion = create_fusion(options.fusion, gallery, options.neighbours)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,13 @@ def test_a_sample_searches_with_fewer_pictures_and_repeats_with_its_seed(
     assert one["trials"] == 20
     assert one["identities"] == 12  # of every person one before a second
     assert one["value"] == two["value"]
+
+
+def test_a_sample_of_one_person_is_refused_and_of_two_is_enough(gallery_path: Path) -> None:
+    options = CalibrateOptions(gallery=gallery_path, fpir=0.1, sample=2)
+    assert calibrate(options)["identities"] == 2
+    with pytest.raises(InputError, match="--sample 1: a threshold needs"):
+        calibrate(replace(options, sample=1))
 
 
 def test_adding_and_removing_make_the_threshold_stale(
