@@ -161,10 +161,12 @@ class _Work:
 
     def make(self) -> Made:
         empty = _empty(self._factory, self._vectors.dim)
-        if inverted.is_inverted(empty):
-            index, (tuning, reached) = self._inverted(empty)
-        else:
-            index, (tuning, reached) = self._other(empty)
+        try:
+            index, (tuning, reached) = (
+                self._inverted(empty) if inverted.is_inverted(empty) else self._other(empty)
+            )
+        except RuntimeError as error:  # FAISS wants more vectors, or cannot do what is asked for
+            raise InputError(f"--kind {self._factory}: {_reason(error)}") from None
         return Made(
             kind=self._options.kind,
             index=index,
@@ -232,10 +234,7 @@ class _Work:
         learned = np.setdiff1d(new, held_out, assume_unique=True)
         if not start:
             few = learned[:: -(-len(learned) // _LEARNED)]
-            try:
-                index.train(self._vectors.rows(few))
-            except RuntimeError as error:
-                raise InputError(f"--kind {self._factory}: {_reason(error)}") from None
+            index.train(self._vectors.rows(few))
             index = faiss.IndexIDMap2(index)
         self._add(index, learned)
         expected = truth(self._vectors, self._codes, held_out, indexed=False)
@@ -282,6 +281,8 @@ def _with_lists(factory: str, lists: int) -> str:
 def _empty(factory: str, dim: int) -> Any:
     import faiss
 
+    if "NSG" in factory:
+        raise InputError(f"--kind {factory}: FAISS adds no vectors to such a graph; give hnsw")
     try:
         return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:

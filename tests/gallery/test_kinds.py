@@ -190,7 +190,17 @@ def test_a_target_out_of_reach_is_said(
     assert "less than --target-recall 1" in caplog.text
 
 
-@pytest.mark.parametrize("kind", ["Flatt", "IVF0x,Flat", ""])
+@pytest.mark.parametrize("kind", ["IVF4096,SQ8", "IVF4,PQ8", "PQ8", "IDMap,Flat", "IVF0,Flat"])
+def test_a_kind_that_faiss_cannot_make_of_these_faces_is_refused_in_one_line(
+    tmp_path: Path, write_faces: WriteFaces, kind: str
+) -> None:
+    faces = write_faces("faces.h5", clustered(10, 10), _names("person", 10))
+    with pytest.raises(InputError, match=f"--kind {kind}: ..."):
+        build(BuildOptions(files=[faces], out=tmp_path / "g", index=IndexOptions(kind=kind)))
+    assert not (tmp_path / "g").exists()
+
+
+@pytest.mark.parametrize("kind", ["Flatt", "IVF0x,Flat", "", "NSG32,Flat"])
 def test_a_kind_that_nobody_makes_is_refused_before_anything_is_written(
     tmp_path: Path, write_faces: WriteFaces, kind: str
 ) -> None:
