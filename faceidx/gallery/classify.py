@@ -14,7 +14,7 @@ from faceidx.gallery.cases import Case, KeptCases
 from faceidx.gallery.folder import Gallery
 from faceidx.gallery.fusion import create_fusion
 from faceidx.gallery.probes import ProbeBlock, Probes, probe_blocks
-from faceidx.gallery.search import Candidate
+from faceidx.gallery.search import Candidate, require_people
 from faceidx.gallery.threshold_option import Decision, decision_of
 from faceidx.progress import ProgressCallback, silent
 from faceidx.tables import ANSWER_HEADER, MATCH, TOP_K, UNKNOWN, Answer, write_rows
@@ -72,19 +72,14 @@ def classify(
     somebody enrolled it is a miss in the figures.
 
     Args:
-        decision: as `decision_of` makes it of the options, where it is known already.
+        decision: as `settle` makes it of the options, where it is known already.
         cases: so many probes are kept for a report.
         nearest_answers: gets the first answer of each probe, by its key.
 
     Raises:
-        InputError: there is no threshold, the output exists, or the probes come from another model.
+        InputError: as for `settle`, or the probes come from another model.
     """
-    decision = decision or decision_of(
-        gallery, options.threshold, fusion=options.fusion, neighbours=options.neighbours
-    )
-    if options.out:
-        require_parent(options.out)
-        refuse_existing(options.out, overwrite=options.overwrite)
+    decision = decision or settle(gallery, options)
     top_k = options.top_k or TOP_K
     if options.top_k is not None and top_k > len(gallery.people):
         _log.warning("--top-k %d: the gallery holds %d people", top_k, len(gallery.people))
@@ -125,6 +120,21 @@ def classify(
     if figures is not None:
         summary.update(figures.as_json())
     return Classified(summary, first, decision, figures, kept.worst_first())
+
+
+def settle(gallery: Gallery, options: ClassifyOptions) -> Decision:
+    """What is decided by; to be asked before probes are embedded, which may take hours.
+
+    Raises:
+        InputError: there is no threshold, nobody to find, or the output exists.
+    """
+    if options.out:
+        require_parent(options.out)
+        refuse_existing(options.out, overwrite=options.overwrite)
+    require_people(gallery)
+    return decision_of(
+        gallery, options.threshold, fusion=options.fusion, neighbours=options.neighbours
+    )
 
 
 def _count(

@@ -22,7 +22,7 @@ import numpy as np
 
 from faceidx.errors import InputError
 from faceidx.gallery.folder import Gallery
-from faceidx.gallery.search import Candidate, nearest_identities, search
+from faceidx.gallery.search import Candidate, nearest_identities, require_people, search
 from faceidx.progress import Progress, ProgressCallback, silent
 
 NEIGHBOURS = 5
@@ -132,7 +132,7 @@ class MeanTemplate(Fusion):
 
     def nearest(self, vectors: np.ndarray, k: int) -> list[list[Candidate]]:
         templates, rows = self._templates
-        people = _require_people(self.gallery)
+        people = require_people(self.gallery)
         found: list[list[Candidate]] = []
         for first in range(0, len(vectors), _BLOCK_PROBES):
             queries = vectors[first : first + _BLOCK_PROBES]
@@ -162,7 +162,7 @@ class NearestVote(Fusion):
     name = "vote"
 
     def nearest(self, vectors: np.ndarray, k: int) -> list[list[Candidate]]:
-        people = _require_people(self.gallery)
+        people = require_people(self.gallery)
         found = []
         for scores, rows in self._named_neighbours(vectors):
             codes = self.gallery.codes[rows]
@@ -219,14 +219,6 @@ def create_fusion(name: str, gallery: Gallery, neighbours: int = NEIGHBOURS) -> 
     if neighbours < 1:
         raise InputError(f"--neighbours {neighbours} is less than 1")
     return kinds[name](gallery, neighbours)
-
-
-def _require_people(gallery: Gallery) -> list[str]:
-    if not gallery.count:
-        raise InputError(f"{gallery.path} is empty; add faces with `faceidx index add`")
-    if not gallery.people:
-        raise InputError(f"{gallery.path} holds no picture with an identity: nobody to find")
-    return gallery.people
 
 
 def _top(queries: np.ndarray, templates: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,12 +18,11 @@ from faceidx.embedding.views import Views, found_with_answers, write_views
 from faceidx.errors import InputError
 from faceidx.evaluation.command_line import command_of
 from faceidx.evaluation.report_folder import check_pictures, check_report
-from faceidx.files import refuse_existing
-from faceidx.gallery.classify import ClassifyOptions, classify
+from faceidx.files import refuse_existing, require_parent
+from faceidx.gallery.classify import ClassifyOptions, classify, settle
 from faceidx.gallery.folder import Gallery, load_gallery
 from faceidx.gallery.probes import Probes, every_probe_of_file
 from faceidx.gallery.sources import differences, warn_of_differences
-from faceidx.gallery.threshold_option import decision_of
 from faceidx.images.folders import require_elsewhere
 from faceidx.images.sources import Picture, open_source
 from faceidx.models.open import ModelOptions, open_model
@@ -93,10 +92,7 @@ def look_up(
             raise InputError(f"{options.probes} holds no photos; --annotate needs pictures")
     device = options.model.device if options.model else "cpu"
     with load_gallery(options.gallery, device=device) as gallery:
-        # Without a threshold nothing need be embedded.
-        decision = decision_of(
-            gallery, options.threshold, fusion=options.fusion, neighbours=options.neighbours
-        )
+        decision = settle(gallery, options)
         with _probes(options, gallery, progress) as read:
             nearest: dict[str, Answer] | None = {} if options.annotate else None
             found = classify(
@@ -138,6 +134,7 @@ def _check_report(options: LookupOptions) -> None:
         return
     for folder in (options.pictures, options.gallery_pictures):
         check_pictures(folder, options.report)
+    require_parent(options.report)
     others = [options.probes, options.gallery, options.out]
     check_report(options.report, [path for path in others if path is not None])
     require_elsewhere(options.report, options.probes)

@@ -81,9 +81,7 @@ def nearest_identities(
         InputError: as for `search`, or no row of the gallery has an identity.
     """
     vectors = _checked(gallery, vectors)
-    if not gallery.people:
-        raise InputError(f"{gallery.path} holds no picture with an identity: nobody to find")
-    wanted = min(k_people, len(gallery.people))
+    wanted = min(k_people, len(require_people(gallery)))
     found: list[list[Candidate]] = [[] for _ in vectors]
     open_queries = np.arange(len(vectors))
     # The nearest person takes up as many places as they have pictures, others few: who needs more
@@ -105,11 +103,23 @@ def nearest_identities(
     return found
 
 
+def require_people(gallery: Gallery) -> list[str]:
+    """The people of a gallery; raise `InputError` where there is nobody to find."""
+    _require_pictures(gallery)
+    if not gallery.people:
+        raise InputError(f"{gallery.path} holds no picture with an identity: nobody to find")
+    return gallery.people
+
+
+def _require_pictures(gallery: Gallery) -> None:
+    if not gallery.count:
+        raise InputError(f"{gallery.path} is empty; add faces with `faceidx index add`")
+
+
 def _checked(gallery: Gallery, vectors: np.ndarray) -> np.ndarray:
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     require_dim(vectors.shape[1], "the query", gallery.dim, str(gallery.path))
-    if not gallery.count:
-        raise InputError(f"{gallery.path} is empty; add faces with `faceidx index add`")
+    _require_pictures(gallery)
     if not np.isfinite(vectors).all():
         raise InputError("a query holds NaN or infinity")
     return vectors

@@ -2,22 +2,26 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from faceidx.embedding.store import EmbeddingFile, Left, Origin, write_left
 from faceidx.errors import InputError
 from faceidx.evaluation.roc import roc_curve, tar_at_far
 from faceidx.evaluation.threshold import write_threshold
+from faceidx.gallery import lookup
 from faceidx.gallery.build import BuildOptions, RemoveOptions, build, remove
 from faceidx.gallery.calibrate import CalibrateOptions, calibrate
 from faceidx.gallery.classify import Classified, ClassifyOptions, classify
 from faceidx.gallery.folder import load_gallery
 from faceidx.gallery.lookup import LookupOptions, look_up
 from faceidx.gallery.probes import probes_of_file
+from faceidx.models.open import ModelOptions
 from tests.conftest import RunCli
 from tests.gallery.conftest import FINGERPRINT, WriteFaces, clustered
 
@@ -289,6 +293,29 @@ def test_an_empty_gallery_and_one_without_names_are_refused(
     for fusion in ("best", "mean", "vote"):
         with pytest.raises(InputError, match="is empty"):
             _classify(gallery_path, probes[0], threshold=0.5, fusion=fusion)
+
+
+def test_whatever_can_be_refused_is_before_a_picture_is_embedded(
+    gallery_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def embedded(*_: object) -> None:
+        pytest.fail("the model was opened")
+
+    monkeypatch.setattr(lookup, "open_model", embedded)
+    picture, out = tmp_path / "somebody.png", tmp_path / "who.csv"
+    Image.new("RGB", (112, 112)).save(picture)
+    model = ModelOptions(path=tmp_path / "model.onnx")
+    options = LookupOptions(probes=picture, gallery=gallery_path, model=model, threshold=0.5)
+    with pytest.raises(InputError, match="does not exist; create it first"):
+        look_up(replace(options, out=tmp_path / "nowhere" / "who.csv"))
+    with pytest.raises(InputError, match="does not exist; create it first"):
+        look_up(replace(options, report=tmp_path / "nowhere" / "who"))
+    out.touch()
+    with pytest.raises(InputError, match="exists already"):
+        look_up(replace(options, out=out))
+    remove(RemoveOptions(gallery=gallery_path, identities=[f"person{n:02}" for n in range(12)]))
+    with pytest.raises(InputError, match="is empty"):
+        look_up(options)
 
 
 def test_the_suffix_says_how_answers_are_written(
