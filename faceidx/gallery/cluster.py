@@ -8,6 +8,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,14 @@ from faceidx.errors import InputError
 from faceidx.evaluation.cluster_figures import cluster_figures
 from faceidx.evaluation.threshold import cosine_threshold, read_threshold
 from faceidx.evaluation.thumbnails import find_picture
-from faceidx.files import FILE_MODE, refuse_existing, require_parent, whole_folder
+from faceidx.files import (
+    FILE_MODE,
+    refuse_existing,
+    remove_leftovers,
+    require_parent,
+    whole_folder,
+    writer_lock,
+)
 from faceidx.gallery.linkage import (
     NEIGHBOURS,
     automatic_threshold,
@@ -112,11 +120,13 @@ def cluster(options: ClusterOptions, *, progress: ProgressCallback = silent) -> 
     labels = _by_size(average_linkage(vectors, scores, rows, threshold))
     copies = _duplicates(scores, rows, options.duplicates)
     table = _table(paths, identities, usable, vectors, labels, copies)
+    copied = missing = 0
     if options.copy_to:
         _require_pictures(options, table)
+        copied, missing = _copy(options, table, progress)
+    # Last: whoever finds it has all there is, and what was killed before can simply be run again.
     write_rows(options.out, HEADER, table)
     sizes = np.bincount(labels)[1:]
-    copied, missing = _copy(options, table, progress) if options.copy_to else (0, 0)
     if len(usable) < len(paths):
         _log.warning("%d faces have no usable embedding: no group", len(paths) - len(usable))
     return {
@@ -249,7 +259,10 @@ def _copy(
     assert options.copy_to is not None
     assert options.pictures is not None
     copied = missing = 0
-    with whole_folder(options.copy_to) as folder:
+    with ExitStack() as stack:
+        stack.enter_context(writer_lock(options.copy_to))
+        remove_leftovers(options.copy_to)
+        folder = stack.enter_context(whole_folder(options.copy_to))
         for source, target in _copies(options.pictures, table):
             progress(Progress("copy", copied + missing + 1, len(table), "pictures"))
             if source is None:

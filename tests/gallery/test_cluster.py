@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,33 @@ def test_pictures_are_copied_a_folder_a_group_under_safe_names(
     with pytest.raises(InputError, match="--pictures ROOT"):
         _cluster(file, tmp_path / "h.csv", copy_to=tmp_path / "new")
     assert not (tmp_path / "h.csv").exists()
+
+
+def test_the_command_that_was_killed_while_copying_can_be_run_again(
+    write_faces: WriteFaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, copies = tmp_path / "root", tmp_path / "copies"
+    for number in (1, 2, 3):
+        draw(root / f"{number}.png", seed=number)
+    eye = np.eye(16, dtype=np.float32)
+    file = write_faces("f.h5", eye[[0, 0, 1]], [""] * 3, paths=["1.png", "2.png", "3.png"])
+    words = {"threshold": 0.5, "copy_to": copies, "pictures": root}
+    copied: list[object] = []
+
+    def killed(source: Path, target: Path) -> None:
+        copied.append(target.write_bytes(source.read_bytes()))
+        if len(copied) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", killed)
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # a kill cleans nothing up
+        with pytest.raises(KeyboardInterrupt):
+            _cluster(file, tmp_path / "g.csv", **words)
+    assert len(list(tmp_path.glob(".faceidx-tmp-*"))) == 1
+    result, rows = _cluster(file, tmp_path / "g.csv", **words)
+    assert (result["copied"], len(rows)) == (3, 3)
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_folder_without_any_of_the_pictures_is_refused_before_anything_is_written(
