@@ -59,34 +59,39 @@ def decision_of(
         return Decision(value, fusion or usual[0], neighbours or usual[1], source, warning)
     if calibrated is None:
         raise InputError(
-            f"{gallery.path} has no calibrated threshold; run `faceidx index calibrate "
-            f"{gallery.path} --fpir P` or give --threshold"
+            f"{gallery.path} has no calibrated threshold; run {_calibrate(gallery)} or give "
+            "--threshold"
         )
+    fpir = f"{calibrated.fpir_target:g}"
+    fused = _fusion(calibrated.fusion, calibrated.neighbours)
     stale = ""
     if calibrated.stale:
-        stale = (
-            "the gallery has changed since its threshold was calibrated; run "
-            f"`faceidx index calibrate {gallery.path} --fpir {calibrated.fpir_target:g}` again"
-        )
+        again = _calibrate(gallery, fpir, "" if calibrated.fusion == "best" else fused)
+        stale = f"the gallery has changed since its threshold was calibrated; run {again} again"
         _log.warning("%s", stale)
     decision = Decision(
         calibrated.value,
         fusion or calibrated.fusion,
         neighbours or calibrated.neighbours,
-        f"calibrated for an FPIR of {calibrated.fpir_target:g}",
+        f"calibrated for an FPIR of {fpir}",
         stale,
     )
     voters = decision.fusion == "vote" and decision.neighbours != calibrated.neighbours
     if decision.fusion != calibrated.fusion or voters:
+        anew = _calibrate(gallery, fpir, _fusion(decision.fusion, decision.neighbours))
         raise InputError(
-            f"{gallery.path} is calibrated for --fusion {calibrated.fusion}"
-            + (f" --neighbours {calibrated.neighbours}" if calibrated.fusion == "vote" else "")
-            + f"; run `faceidx index calibrate {gallery.path} --fpir "
-            f"{calibrated.fpir_target:g} --fusion {decision.fusion}"
-            + (f" --neighbours {decision.neighbours}" if voters else "")
-            + "`, or give --threshold"
+            f"{gallery.path} is calibrated for{fused}; run {anew}, or give --threshold"
         )
     return decision
+
+
+def _calibrate(gallery: Gallery, fpir: str = "P", fusion: str = "") -> str:
+    """The command that finds a threshold for a gallery."""
+    return f"`faceidx index calibrate {gallery.path} --fpir {fpir}{fusion}`"
+
+
+def _fusion(fusion: str, neighbours: int) -> str:
+    return f" --fusion {fusion}" + (f" --neighbours {neighbours}" if fusion == "vote" else "")
 
 
 def _given(gallery: Gallery, given: float | str) -> tuple[float, str, str]:
@@ -102,8 +107,8 @@ def _given(gallery: Gallery, given: float | str) -> tuple[float, str, str]:
         value,
         "given",
         f"the threshold {value:g} is taken as given; if it was chosen on pairs, its FMR is not an "
-        f"FPIR: a search compares with all {gallery.count} pictures. `faceidx index calibrate "
-        f"{gallery.path} --fpir P` finds one for searches",
+        f"FPIR: a search compares with all {gallery.count} pictures. {_calibrate(gallery)} finds "
+        "one for searches",
     )
 
 
@@ -122,6 +127,5 @@ def _of_file(gallery: Gallery, path: Path) -> tuple[float, str, str]:
         f"of pairs, from {path}",
         f"{path} holds a threshold of pairs: its FMR of {fmr:.2g} is not an FPIR. With "
         f"{gallery.count} pictures to compare with, up to {chance:.2g} of the searches for "
-        f"strangers may find somebody; `faceidx index calibrate {gallery.path} --fpir P` finds a "
-        "threshold for searches",
+        f"strangers may find somebody; {_calibrate(gallery)} finds a threshold for searches",
     )

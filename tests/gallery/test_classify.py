@@ -255,6 +255,17 @@ def test_a_threshold_is_held_against_scores_of_its_own_fusion_alone(
     assert again["fusion"] == "vote"
 
 
+def test_a_stale_threshold_is_to_be_calibrated_again_for_the_same_fusion(
+    gallery_path: Path, probes: tuple[Path, np.ndarray, list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    cases = (("best", ""), ("vote", " --fusion vote --neighbours 3"))
+    for number, (fusion, words) in enumerate(cases):
+        calibrate(CalibrateOptions(gallery=gallery_path, fpir=0.2, fusion=fusion, neighbours=3))
+        remove(RemoveOptions(gallery=gallery_path, paths=[f"person00/{number}.jpg"]))
+        _classify(gallery_path, probes[0])
+        assert f"--fpir 0.2{words}` again" in caplog.text
+
+
 def test_more_people_than_there_are_is_said_and_gives_all(
     gallery_path: Path,
     probes: tuple[Path, np.ndarray, list[str]],
