@@ -195,15 +195,18 @@ class NearestVote(Fusion):
 
     def as_strangers(self, rows: np.ndarray, *, progress: ProgressCallback = silent) -> np.ndarray:
         best = np.zeros(len(rows), dtype=np.float32)
+        width = min(self.neighbours, self.gallery.count)
         for place, queries, own in self._blocks(rows, progress):
-            scores = np.full((len(queries), self.neighbours), -np.inf, dtype=np.float32)
+            scores = np.full((len(queries), width), -np.inf, dtype=np.float32)
             found = np.zeros(scores.shape, dtype=np.int64)
             for start, block in self._others(queries, own):
                 scores, found = _merged(scores, found, block, start)
-            votes = np.maximum(scores, 0)  # places that stayed empty vote with nothing
-            codes = self.gallery.codes[found]
-            same = codes[:, :, None] == codes[:, None, :]
-            best[place] = np.einsum("qij,qj->qi", same, votes).max(axis=1) / self.neighbours
+            query, at = np.nonzero(np.isfinite(scores))  # other places stayed empty
+            person = query * len(self.gallery.people) + self.gallery.codes[found[query, at]]
+            voted, number = np.unique(person, return_inverse=True)
+            votes = np.bincount(number, np.maximum(scores[query, at], 0)) / self.neighbours
+            first = np.searchsorted(voted, np.arange(len(queries)) * len(self.gallery.people))
+            best[place] = np.maximum.reduceat(votes, first)
         return best
 
 

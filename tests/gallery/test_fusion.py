@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import defaultdict
 from pathlib import Path
 
@@ -95,6 +96,18 @@ def test_more_voters_than_pictures_and_negative_scores_do_no_harm(
         (found,) = vote.nearest(vectors[:1], 5)
         assert [(c.identity, c.score) for c in found] == [("a", pytest.approx(0.1)), ("b", 0)]
         assert vote.as_strangers(np.array([0, 1])).tolist() == [0, 0]
+
+
+def test_many_voters_take_memory_in_proportion(gallery_path: Path) -> None:
+    with load_gallery(gallery_path) as gallery:
+        rows = np.arange(gallery.count)
+        create_fusion("vote", gallery).as_strangers(rows)
+        for voters in (50, 100_000):
+            tracemalloc.start()
+            create_fusion("vote", gallery, voters).as_strangers(rows)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert peak < 500_000  # of 60 x 60 pairs of pictures at most
 
 
 def test_an_unknown_fusion_and_no_voters_are_refused(gallery_path: Path) -> None:
