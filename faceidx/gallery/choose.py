@@ -85,6 +85,13 @@ def write_index(
         made = _choose(folder, vectors, codes, options, progress)
     else:
         made = make_index(folder, vectors, codes, options, carried=carried, progress=progress)
+        if _exact_fits(vectors, options) and made.exact_rate > made.tuning.queries_per_second:
+            _log.warning(
+                "%s answers %s queries a second here and exact search %s or more: --kind flat is "
+                "faster, and misses nothing",
+                *(made.tuning.factory, f"{made.tuning.queries_per_second:,.0f}"),
+                f"{made.exact_rate:,.0f}",
+            )
     if made is None:
         return _write_flat(folder, vectors, progress)
     if not made.reached:
@@ -102,7 +109,7 @@ def _choose(
 ) -> Made | None:
     """What `auto` takes; None for exact search."""
     options = replace(options, memory=options.budget)  # what is free changes meanwhile
-    exact_fits = 2 * vectors.bytes <= options.budget  # the file's pages, and rounded copies
+    exact_fits = _exact_fits(vectors, options)
     if exact_fits and vectors.count < _SMALL:
         return None
     make = partial(make_index, folder, vectors, codes, progress=progress)
@@ -120,6 +127,10 @@ def _choose(
             (folder / name).unlink(missing_ok=True)
         return None
     return best
+
+
+def _exact_fits(vectors: Vectors, options: IndexOptions) -> bool:
+    return 2 * vectors.bytes <= options.budget  # the file's pages, and rounded copies
 
 
 def _promising(

@@ -87,6 +87,8 @@ class Made:
     tuning: Tuning
     reached: bool
     """Whether the recall reaches the target."""
+    exact_rate: float
+    """Queries a second that exact search answered while it was tuned; 0 where it was not."""
     files: tuple[str, ...]
     """Names in the gallery's folder."""
 
@@ -158,6 +160,7 @@ class _Work:
         self._chance = np.random.default_rng(options.seed)
         self._factory = _factory(options.kind, vectors.count)
         self._files = [INDEX]
+        self._exact_rate = 0.0
 
     def make(self) -> Made:
         empty = _empty(self._factory, self._vectors.dim)
@@ -172,6 +175,7 @@ class _Work:
             index=index,
             tuning=tuning,
             reached=reached,
+            exact_rate=self._exact_rate,
             files=tuple(self._files),
         )
 
@@ -250,6 +254,7 @@ class _Work:
 
     def _tuned(self, index: Any, expected: Truth, factory: str) -> tuple[Tuning, bool]:
         options = self._options
+        self._exact_rate = expected.rate
         return tune(
             index,
             self._vectors,

@@ -62,6 +62,8 @@ class Truth:
     for a stranger, or the row's own person fills all places looked at."""
     looked_past: int
     """The most rows of one person that are passed over to find somebody else's."""
+    rate: float
+    """Queries a second that exact search answered, more neighbours than a search needs."""
     seconds: float | None
     """What exact search took for `timed` of them; None where nobody asked."""
 
@@ -112,7 +114,9 @@ def truth(
     queries = vectors.rows(held_out)
     mates = min(_MATES, _most_pictures(codes[held_out], codes))
     k = min((_CERTAIN if indexed else _ENOUGH) + mates, vectors.count)
+    started = time.perf_counter()
     scores, found = _nearest(vectors, queries, k)
+    rate = len(queries) / (time.perf_counter() - started)
     answers = found != held_out[:, None] if indexed else ~np.isin(found, held_out)
     own = codes[held_out]
     others = answers & (codes[found] != own[:, None]) & (own >= 0)[:, None]
@@ -138,6 +142,7 @@ def truth(
         mated=~alone[usable] if not alone[usable].all() else alone[usable],
         strange=strange[usable],
         looked_past=mates,
+        rate=rate,
         seconds=seconds,
     )
 

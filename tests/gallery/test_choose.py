@@ -47,6 +47,7 @@ class Speeds:
             queries_per_second=getattr(self, trial + made.kind),
             exact_queries_per_second=measured_exact and self.exact,
         )
+        made.exact_rate = self.exact
         made.reached = made.kind not in self.missed
         return made
 
@@ -171,6 +172,32 @@ def test_a_graph_that_auto_chose_takes_people_up_and_lets_them_go(
     assert verify(out)["vectors"] == COUNT + 10
     with load_gallery(out) as gallery:
         assert gallery.index.ntotal == COUNT + 10
+
+
+@pytest.mark.parametrize(
+    ("kind", "exact", "memory", "warned"),
+    [
+        ("ivf", 101, None, True),
+        ("hnsw", 101, None, True),
+        ("ivf", 99, None, False),
+        ("ivf", 101, 1000, False),
+        ("auto", 101, None, False),
+    ],
+)
+def test_a_kind_that_is_asked_for_and_slower_than_exact_search_is_said(
+    speeds: Speeds,
+    faces: Path,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+    exact: float,
+    memory: int | None,
+    warned: bool,
+) -> None:
+    speeds.exact = exact
+    index = IndexOptions(kind=kind, memory=memory)
+    out = faces.with_name("gallery")
+    assert build(BuildOptions(files=[faces], out=out, index=index))["vectors"] == COUNT
+    assert ("exact search 101 or more: --kind flat is faster" in caplog.text) == warned
 
 
 @pytest.mark.parametrize(("kind", "warned"), [("ivf", True), ("auto", False), ("flat", False)])
