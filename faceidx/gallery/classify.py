@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from faceidx.evaluation.identification import CMC_RANKS, Identification, IdentificationFigures
 from faceidx.files import refuse_existing, require_parent
 from faceidx.gallery.cases import Case, KeptCases
@@ -18,6 +20,9 @@ from faceidx.gallery.search import Candidate, require_people
 from faceidx.gallery.threshold_option import Decision, decision_of
 from faceidx.progress import ProgressCallback, silent
 from faceidx.tables import ANSWER_HEADER, MATCH, TOP_K, UNKNOWN, Answer, write_rows
+
+# Cosine of a picture with itself, embedded with another engine or precision at worst.
+_SAME = 0.99
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +57,8 @@ class Classified(NamedTuple):
     """None where no probe carries an identity."""
     cases: list[Case]
     """What a report shows: errors first, then what was decided most narrowly."""
+    warnings: list[str]
+    """What speaks against the threshold or the figures, logged already."""
 
 
 def classify(
@@ -89,9 +96,13 @@ def classify(
     counts = Identification(frozenset(gallery.people), decision.threshold)
     kept = KeptCases(frozenset(gallery.people), decision.threshold, cases)
     tally = {"probes": 0, "matched": 0, "unknown": 0, "refused": 0}
+    rows_of_keys = {key: row for row, key in enumerate(gallery.paths)} if labelled else {}
+    themselves = 0
 
     def answers() -> Iterator[Answer]:
+        nonlocal themselves
         for block in probe_blocks(gallery, probes, "classify", progress):
+            themselves += _themselves(gallery, block, rows_of_keys)
             found = fusion.nearest(block.vectors, wanted)
             nearest = dict(zip(block.usable.tolist(), found, strict=True))
             _count(counts, block, nearest)
@@ -110,6 +121,13 @@ def classify(
     first = write_rows(options.out, ANSWER_HEADER, answers())
     if tally["refused"]:
         _log.warning("%d probes have no usable embedding and cannot be searched", tally["refused"])
+    warnings = [decision.warning] if decision.warning else []
+    if themselves:
+        warnings.append(
+            f"{themselves} of the {tally['probes']} probes are pictures of the gallery itself and "
+            "find themselves: the figures say little of other pictures of these people"
+        )
+        _log.warning("%s", warnings[-1])
     summary: dict[str, Any] = {
         **tally,
         "threshold": decision.threshold,
@@ -119,7 +137,7 @@ def classify(
     figures = counts.result() if labelled else None
     if figures is not None:
         summary.update(figures.as_json())
-    return Classified(summary, first, decision, figures, kept.worst_first())
+    return Classified(summary, first, decision, figures, kept.worst_first(), warnings)
 
 
 def settle(gallery: Gallery, options: ClassifyOptions) -> Decision:
@@ -159,6 +177,15 @@ def _count(
         [people[0].score if people else float("-inf") for people in found],
         [block.identities[row] for row in rows],
     )
+
+
+def _themselves(gallery: Gallery, block: ProbeBlock, rows_of_keys: Mapping[str, int]) -> int:
+    """How many probes are pictures that the gallery holds, by key and vector."""
+    keys = [block.keys[row] for row in block.usable]
+    places = [place for place, key in enumerate(keys) if key in rows_of_keys]
+    rows = np.array([rows_of_keys[keys[place]] for place in places], dtype=np.int64)
+    cosines = np.einsum("nd,nd->n", block.vectors[places], gallery.vectors(rows))
+    return int(np.count_nonzero(cosines >= _SAME))
 
 
 def _answers(key: str, candidates: list[Candidate], threshold: float) -> Iterator[Answer]:

@@ -117,7 +117,7 @@ def look_up(
                 pictures=options.pictures,
                 gallery_pictures=options.gallery_pictures or options.pictures,
                 command=command_line(options),
-                warnings=[decision.warning] if decision.warning else [],
+                warnings=found.warnings,
             )
     paths = {"report": options.report, "annotate": options.annotate}
     return {**found.summary, "failed": read.failed, **paths}, found.first

@@ -109,6 +109,25 @@ def test_a_score_equal_to_the_threshold_matches(
     assert (again.decision, above.decision) == ("match", "unknown")
 
 
+def test_probes_that_are_the_gallerys_own_pictures_are_said_to_find_themselves(
+    gallery_path: Path, write_faces: WriteFaces, caplog: pytest.LogCaptureFixture
+) -> None:
+    vectors = clustered(12, 5)
+    vectors[7:] = clustered(12, 5, seed=9)[7:]  # others, of the same names
+    names = [f"person{n // 5:02}" for n in range(60)]
+    for fusion in ("best", "mean"):
+        caplog.clear()
+        probes = write_faces(f"{fusion}.h5", vectors, names)
+        found = _classify(gallery_path, probes, threshold=0.5, fusion=fusion)
+        assert "7 of the 60 probes are pictures of the gallery itself" in caplog.text
+        assert found.warnings[-1] in caplog.text
+    caplog.clear()
+    keys = [f"{name}/{n}.jpg" for n, name in enumerate(names)]
+    unlabelled = write_faces("u.h5", vectors, [""] * 60, paths=keys)
+    _classify(gallery_path, unlabelled, threshold=0.5)
+    assert "themselves" not in caplog.text  # nothing is measured
+
+
 def test_the_calibrated_threshold_is_used_and_asked_for_where_there_is_none(
     gallery_path: Path,
     probes: tuple[Path, np.ndarray, list[str]],
