@@ -68,6 +68,19 @@ def settle_hardware(options: TrainOptions) -> Hardware:
     )
 
 
+def require_launcher(hardware: Hardware) -> None:
+    """Refuse processes that nobody would start: this command starts those of one machine.
+
+    Raises:
+        InputError: several machines are to take part, and no launcher has started this process.
+    """
+    if hardware.num_nodes > 1 and _outside() is None:
+        raise InputError(
+            f"--num-nodes {hardware.num_nodes}: have torchrun or srun start the command on each "
+            "machine; then --num-nodes and --devices need not be given"
+        )
+
+
 @dataclass(kw_only=True)
 class _Outside:
     """What an outside launcher has started."""

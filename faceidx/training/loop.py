@@ -21,7 +21,7 @@ from faceidx.training.after_epoch import auxiliary_summary, close_epoch, write_e
 from faceidx.training.board import Board
 from faceidx.training.epoch import pool_unreadable, train_epoch
 from faceidx.training.job import Job, settle_job
-from faceidx.training.launch import is_first_process, launch, settle_hardware
+from faceidx.training.launch import is_first_process, launch, require_launcher, settle_hardware
 from faceidx.training.network import head_record
 from faceidx.training.options import TrainOptions
 from faceidx.training.run import Run, set_up
@@ -41,6 +41,7 @@ def train(options: TrainOptions, progress: ProgressCallback = silent) -> dict[st
         JobError: the training diverged, or the disk is full; the last good state survives.
     """
     hardware = settle_hardware(options)
+    require_launcher(hardware)
     job = settle_job(options, hardware, progress)
     with ExitStack() as stack:
         if is_first_process():  # the others wait for it when they meet in `launch`

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 
 from faceidx.errors import InputError, JobError
 from faceidx.progress import Progress, ProgressCallback
-from faceidx.training.launch import Hardware, launch, settle_hardware
+from faceidx.training.launch import Hardware, launch, require_launcher, settle_hardware
 from faceidx.training.options import TrainOptions
 
 
@@ -62,3 +62,16 @@ def test_hardware_that_makes_no_sense_is_refused(more: dict[str, str], message: 
 
 def test_one_process_is_the_default_on_a_cpu() -> None:
     assert settle_hardware(_options(device="cpu")).processes == 1
+
+
+def test_machines_that_no_launcher_has_started_are_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hardware = settle_hardware(_options(device="cpu", num_nodes=2))
+    assert hardware.processes == 2  # as `--dry-run` plans with
+    with pytest.raises(InputError, match=r"--num-nodes 2: have torchrun or srun start"):
+        require_launcher(hardware)
+    torchrun = {"TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": "1", "WORLD_SIZE": "2", "RANK": "0"}
+    for name, value in torchrun.items():
+        monkeypatch.setenv(name, value)
+    require_launcher(settle_hardware(_options(device="cpu")))
