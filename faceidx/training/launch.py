@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 
 from faceidx.errors import FaceidxError, InputError
 from faceidx.models.device import resolve_device
+from faceidx.models.engines import fast_precisions
 from faceidx.progress import Progress, ProgressCallback
 from faceidx.training.options import TrainOptions
 from faceidx.training.stop import sigterm_to_children
@@ -60,11 +61,13 @@ def settle_hardware(options: TrainOptions) -> Hardware:
     if not on_gpu and options.precision == "fp16":
         raise InputError("--precision fp16 needs a GPU; give bf16 or fp32")
     outside = _outside()
+    devices = outside.here if outside else _devices(options.devices, device)
+    precision = options.precision
     return Hardware(
         on_gpu=on_gpu,
-        devices=outside.here if outside else _devices(options.devices, device),
+        devices=devices,
         num_nodes=outside.nodes if outside else options.num_nodes,
-        precision=_auto_precision(on_gpu) if options.precision == "auto" else options.precision,
+        precision=_auto_precision(on_gpu, devices) if precision == "auto" else precision,
     )
 
 
@@ -111,7 +114,7 @@ def is_first_process() -> bool:
 
 
 def _devices(wanted: str, device: str) -> list[int] | int:
-    if wanted != "auto" and (not wanted.isdigit() or int(wanted) < 1):
+    if wanted != "auto" and (not wanted.isdecimal() or int(wanted) < 1):
         raise InputError(f"--devices {wanted}: give auto or a number from 1")
     if not device.startswith("cuda"):
         return 1 if wanted == "auto" else int(wanted)
@@ -127,12 +130,13 @@ def _devices(wanted: str, device: str) -> list[int] | int:
     return list(range(count))
 
 
-def _auto_precision(on_gpu: bool) -> str:
-    if on_gpu:
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    # Without instructions for it, bf16 on a CPU is slower than float32.
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if fast else "fp32"
+def _auto_precision(on_gpu: bool, devices: list[int] | int) -> str:
+    """What is fast on all of the devices."""
+    if not on_gpu:
+        return next(iter(fast_precisions("cpu")), "fp32")
+    numbers = range(devices) if isinstance(devices, int) else devices
+    bf16 = all("bf16" in fast_precisions(f"cuda:{number}") for number in numbers)
+    return "bf16" if bf16 else "fp16"
 
 
 def launch(

@@ -51,6 +51,7 @@ def _options(**more: object) -> TrainOptions:
     [
         ({"devices": "none"}, "--devices none"),
         ({"devices": "0"}, "--devices 0"),
+        ({"devices": "²"}, "--devices ²"),
         ({"precision": "fp16", "device": "cpu"}, "fp16 needs a GPU"),
         ({"precision": "int3", "device": "cpu"}, "int3"),
     ],
@@ -75,3 +76,16 @@ def test_machines_that_no_launcher_has_started_are_not_waited_for(
     for name, value in torchrun.items():
         monkeypatch.setenv(name, value)
     require_launcher(settle_hardware(_options(device="cpu")))
+
+
+@pytest.mark.parametrize(
+    ("device", "precision"), [("cuda", "fp16"), ("cuda:0", "bf16"), ("cuda:1", "fp16")]
+)
+def test_the_precision_is_one_that_the_named_gpus_are_fast_at(
+    device: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    fast = {"cuda:0": ["bf16"], "cuda:1": ["fp16"]}
+    monkeypatch.setattr("faceidx.training.launch.fast_precisions", fast.get)
+    assert settle_hardware(_options(device=device)).precision == precision
