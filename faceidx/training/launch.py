@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
+import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -186,7 +188,7 @@ def _launch_children(
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
     try:
-        with sigterm_to_children():
+        with sigterm_to_children() as stop:
             result: Result = fabric.launch(
                 _child,  # type: ignore[arg-type]
                 work,
@@ -200,6 +202,8 @@ def _launch_children(
         listener.join()
         if errors:
             raise errors[0] from None
+        if stop.asked:  # before they listened to it: it ended them
+            raise KeyboardInterrupt from None
         raise
     finally:
         queue.put(None)
@@ -216,6 +220,7 @@ def _child(
     fabric: Fabric, work: Work[Job, Result], parcel: _Parcel, queue: Any, processes: int
 ) -> Result:
     os.umask(0o077)
+    _end_with_the_parent()
     if fabric.device.type == "cpu":
         # Each process would otherwise start a thread a core and they would fight over them.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
@@ -232,6 +237,21 @@ def _child(
         queue.put(KeyboardInterrupt())
         # torch takes a child that ends by an interrupt for one that has done its work.
         raise RuntimeError("interrupted") from None
+
+
+def _end_with_the_parent() -> None:
+    """Have this process end as soon as the one that started it is gone, however that ended.
+
+    Else it would go on writing a run that the same command, given again, goes on with as well.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _drop(_: Progress) -> None:

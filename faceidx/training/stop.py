@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -26,29 +26,38 @@ class Stop:
 def on_sigterm() -> Iterator[Stop]:
     """Note SIGTERM in place of dying by it. Only a main thread may; elsewhere nothing changes."""
     stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
+    with _handled_by(stop):
         yield stop
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
-def sigterm_to_children() -> Iterator[None]:
-    """Hand SIGTERM on to the child processes, which save and end; this process waits for them."""
+def sigterm_to_children() -> Iterator[Stop]:
+    """Hand SIGTERM on to the child processes, which save and end; this process waits for them.
+
+    Raises:
+        KeyboardInterrupt: at once where there are none yet.
+    """
+    stop = Stop()
 
     def hand_on(signal_number: int, frame: FrameType | None) -> None:
-        for child in multiprocessing.active_children():
+        stop.asked = True
+        children = multiprocessing.active_children()
+        if not children:
+            raise KeyboardInterrupt
+        for child in children:
             if child.pid is not None:
                 os.kill(child.pid, signal.SIGTERM)
 
+    with _handled_by(hand_on):
+        yield stop
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, hand_on)
+    before = signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:

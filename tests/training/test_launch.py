@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -89,3 +93,52 @@ def test_the_precision_is_one_that_the_named_gpus_are_fast_at(
     fast = {"cuda:0": ["bf16"], "cuda:1": ["fp16"]}
     monkeypatch.setattr("faceidx.training.launch.fast_precisions", fast.get)
     assert settle_hardware(_options(device=device)).precision == precision
+
+
+def _write_for_ever(fabric: Fabric, file: Path, progress: ProgressCallback) -> None:
+    file.with_name(f"{os.getpid()}.pid").touch()
+    while True:
+        time.sleep(0.05)
+        file.write_text(str(time.time()))
+
+
+_STARTER = """
+import signal, sys
+from pathlib import Path
+from faceidx.training.launch import Hardware, launch
+from tests.training.test_launch import _write_for_ever
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell's script has it for what it starts by &
+hardware = Hardware(on_gpu=False, devices=2, num_nodes=1, precision="fp32")
+if __name__ == "__main__":
+    try:
+        launch(hardware, _write_for_ever, Path(sys.argv[1]) / "written", lambda _: None)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and that nobody has asked about does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 130)])
+def test_no_process_outlives_the_one_that_started_it(
+    sent: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    script = tmp_path / "start.py"
+    script.write_text(_STARTER)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    starter = subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment)
+    while len(pids := [int(file.stem) for file in tmp_path.glob("*.pid")]) < 2:
+        assert starter.poll() is None
+        time.sleep(0.05)
+    starter.send_signal(sent)  # which the two do not listen to yet, as while they load torch
+    assert starter.wait(60) == code
+    until = time.monotonic() + 30
+    while alive := [pid for pid in pids if _is_alive(pid)]:
+        assert time.monotonic() < until, alive
+        time.sleep(0.05)
