@@ -23,6 +23,8 @@ from faceidx.errors import FaceidxError, InputError
 from faceidx.escape import for_terminal
 from faceidx.progress import Progress, ProgressCallback, silent
 
+# That torch takes.
+_LARGEST_SEED = 2**64 - 1
 EXIT_FAILED, EXIT_USAGE, EXIT_STRICT, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 _NO_MEMORY = "out of memory; give a smaller batch or a part of the data"
@@ -192,7 +194,11 @@ def take_device(command: click.Command) -> None:
 def seed_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--seed`."""
     return click.option(
-        "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all chance."
+        "--seed",
+        type=click.IntRange(0, _LARGEST_SEED),
+        default=0,
+        show_default=True,
+        help="Seed of all chance.",
     )(function)
 
 

@@ -47,7 +47,7 @@ def create_head(
         margin: None takes the paper's.
 
     Raises:
-        InputError: no such loss, or one that knows no scale or margin.
+        InputError: no such loss, or one that knows no scale, margin or label smoothing.
     """
     if loss in COSINE_HEADS:
         head, usual_scale, usual_margin = COSINE_HEADS[loss]
@@ -65,6 +65,8 @@ def create_head(
     if loss == "softmax":
         return SoftmaxHead(dim, classes, label_smoothing)
     if loss == "sphereface":
+        if label_smoothing:
+            raise InputError("--loss sphereface takes no --label-smoothing; the other losses do")
         return SphereFaceHead(dim, classes)
     raise InputError(f"no loss named {loss!r}; there are {', '.join(HEADS)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +18,11 @@ from faceidx.training.augment import strength_named
 from faceidx.training.data import TrainingData, load_data
 from faceidx.training.launch import Hardware
 from faceidx.training.network import Start, build_network, fixed_settings, settle_stage
+from faceidx.training.optimizer import OPTIMIZERS
 from faceidx.training.options import Recipe, TrainOptions
 from faceidx.training.recipes import settle_recipe
 from faceidx.training.scan import scan
+from faceidx.training.split import SAMPLINGS
 
 # From so many on, adding up the gradients of a whole classifier (100 MB at an embedding of 512)
 # costs the processes more than exchanging embeddings.
@@ -63,9 +66,15 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
     fixed = fixed_settings(start, options)
     name, recipe = settle_recipe(options, pictures=pictures, on_gpu=hardware.on_gpu, fixed=fixed)
     strength_named(recipe.augment)
+    for setting, known in (("optimizer", OPTIMIZERS), ("sampling", SAMPLINGS)):
+        if getattr(recipe, setting) not in known:
+            given = getattr(recipe, setting)
+            raise InputError(f"no {setting} named {given!r}; there are {', '.join(known)}")
     start_epoch = options.aux_start
-    if start_epoch != "auto" and not (start_epoch.isdigit() and int(start_epoch) >= 1):
+    if start_epoch != "auto" and not (start_epoch.isdecimal() and int(start_epoch) >= 1):
         raise InputError(f"--aux-start {options.aux_start}: give auto or an epoch, from 1")
+    if options.aux_weight is not None and not 0 <= options.aux_weight < math.inf:
+        raise InputError(f"--aux-weight {options.aux_weight}: give a number from 0")
     if options.select == "pairs" and not options.pairs:
         raise InputError("--select pairs chooses by a pair list; give --pairs")
     side = recipe.image_size
@@ -85,6 +94,7 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
             f"{hardware.processes} processes for batches of {recipe.batch_size}; give fewer "
             "--devices or a larger --batch-size"
         )
+    _require_work_for_norms(recipe, options.sync_bn, hardware.processes)
     settings = run_folder.settings_of(options, recipe, data.digest)
     job = Job(
         options=options,
@@ -101,6 +111,23 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
     rows = job.head_rows(hardware.processes, 0)
     build_network(recipe, start, preprocessing, len(data.class_names), rows)
     return job
+
+
+def _require_work_for_norms(recipe: Recipe, sync_bn: str, processes: int) -> None:
+    """Refuse batches of which a batch norm would see a single picture.
+
+    Raises:
+        InputError: they are.
+    """
+    least = recipe.batch_size // min(recipe.accumulate, recipe.batch_size // processes)
+    if sync_bn == "off":
+        least //= processes
+    if least < 2:
+        raise InputError(
+            f"--batch-size {recipe.batch_size}, --accumulate {recipe.accumulate}, {processes} "
+            "processes: that is one picture at a time, of which a batch norm learns nothing; give "
+            "a larger batch or fewer parts"
+        )
 
 
 def spread_head(options: TrainOptions, recipe: Recipe, classes: int, processes: int) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from faceidx.errors import InputError
 from faceidx.training.network import TrainingNetwork
 from faceidx.training.options import Recipe
 
@@ -23,9 +22,6 @@ def build_optimizer(network: TrainingNetwork, recipe: Recipe, stage: str) -> tor
     """SGD with Nesterov momentum or AdamW; no weight decay on biases, norms and PReLU slopes.
 
     Every group carries `rate`, its factor of the schedule's learning rate.
-
-    Raises:
-        InputError: no such optimizer.
     """
     groups = []
     for part, rate in _parts(network, stage):
@@ -37,9 +33,7 @@ def build_optimizer(network: TrainingNetwork, recipe: Recipe, stage: str) -> tor
     groups = [group for group in groups if group["params"]]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr)
-    raise InputError(f"no optimizer named {recipe.optimizer!r}; there are {', '.join(OPTIMIZERS)}")
+    return torch.optim.AdamW(groups, lr=recipe.lr)
 
 
 def _parts(network: TrainingNetwork, stage: str) -> Iterator[tuple[list[nn.Parameter], float]]:

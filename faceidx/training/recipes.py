@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from importlib import resources
 from pathlib import Path
@@ -21,6 +22,24 @@ _LARGE_SET = 300_000
 _FEW = (1_000, 30_000)
 # A small set gets a smaller batch than the recipe's, so that an epoch has about this many steps.
 _LEAST_STEPS, _SMALL_BATCH = 16, 8
+
+# What a setting may be; what is no number is in no range.
+_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "image_size": (lambda v: v >= 16, "16 or more"),
+    "embedding_dim": (lambda v: v >= 1, "1 or more"),
+    "epochs": (lambda v: v >= 1, "1 or more"),
+    "batch_size": (lambda v: v >= 1, "1 or more"),
+    "accumulate": (lambda v: v >= 1, "1 or more"),
+    "lr": (lambda v: 0 < v < math.inf, "a number above 0"),
+    "scale": (lambda v: 0 < v < math.inf, "a number above 0"),
+    "margin": (lambda v: 0 <= v < math.inf, "a number from 0"),
+    "weight_decay": (lambda v: 0 <= v < math.inf, "a number from 0"),
+    "warmup_epochs": (lambda v: 0 <= v < math.inf, "a number from 0"),
+    "clip_norm": (lambda v: 0 <= v < math.inf, "a number, 0 for none"),
+    "label_smoothing": (lambda v: 0 <= v <= 1, "a share from 0 to 1"),
+    "ema": (lambda v: 0 <= v < 1, "a decay from 0 to below 1, such as 0.999"),
+    "sample_rate": (lambda v: 0 < v <= 1, "a share above 0, 1 for all"),
+}
 
 
 def recipe_names() -> list[str]:
@@ -76,12 +95,10 @@ def settle_recipe(
             "your own, NAME.toml"
         )
     recipe = _changed(recipe, given)
-    if min(recipe.epochs, recipe.batch_size) < 1 or recipe.lr <= 0:
-        raise InputError("--epochs and --batch-size must be 1 or more, --lr above 0")
-    if not 0 <= recipe.ema < 1:
-        raise InputError(f"--ema {recipe.ema}: give a decay from 0 to below 1, such as 0.999")
-    if not 0 < recipe.sample_rate <= 1:
-        raise InputError(f"--sample-rate {recipe.sample_rate}: give a share above 0, 1 for all")
+    for setting, (is_sound, wanted) in _RANGES.items():
+        value = getattr(recipe, setting)
+        if value is not None and not is_sound(value):
+            raise InputError(f"--{setting.replace('_', '-')} {value}: give {wanted}")
     if options.batch_size is None and "batch_size" not in (own or {}):
         recipe.batch_size = min(recipe.batch_size, max(_SMALL_BATCH, pictures // _LEAST_STEPS))
     return name, recipe

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faceidx.errors import InputError
-
 # With fewer people than this, holding whole people out would cost too much of the training set.
 _PEOPLE_TO_SPARE = 20
 # Fewer people held out have too few pairs to tell one epoch from another.
@@ -17,6 +15,8 @@ _PICTURES_TO_SPARE = 3
 # Pictures in shards are shuffled among so many: as aligned faces go, a gigabyte, which the system
 # can keep in memory. Far more people than a batch has are among them, whatever the shards' order.
 WINDOW = 100_000
+
+SAMPLINGS = ("natural", "balanced")
 
 
 @dataclass(kw_only=True)
@@ -95,25 +95,20 @@ def epoch_order(
 
     Args:
         labels: (N,) class of each picture.
-        sampling: `natural` takes each picture once; `balanced` draws N times, an identity at
-            random and one of its pictures in turn, so that people with many pictures do not
-            outweigh the others.
+        sampling: one of `SAMPLINGS`. `natural` takes each picture once; `balanced` draws N times,
+            an identity at random and one of its pictures in turn, so that people with many pictures
+            do not outweigh the others.
         shards: (N,) file that each picture lies in together with others, where they lie so. Of more
             pictures than `WINDOW` the files are then shuffled, and the pictures of neighbouring
             ones among each other, so that files can be read from end to end.
 
     Returns:
         (N,) places in `labels`.
-
-    Raises:
-        InputError: no such sampling.
     """
     if sampling == "natural":
         if shards is not None and len(shards) > WINDOW:
             return _by_windows(shards, rng)
         return rng.permutation(len(labels))
-    if sampling != "balanced":
-        raise InputError(f"no sampling named {sampling!r}; there are natural and balanced")
     by_class = np.argsort(labels, kind="stable")
     starts = np.flatnonzero(np.diff(labels[by_class], prepend=-1))
     sizes = np.diff(starts, append=len(labels))

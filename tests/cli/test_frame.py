@@ -355,6 +355,7 @@ def test_lists_in_the_config_are_what_commas_are_on_the_command_line(
         ("flip = 3", "neither true nor false"),
         ('from = "a\\u0000b"', "holds a NUL"),
         ("seed = -1", "-1"),
+        ("seed = 18446744073709551616", "18446744073709551616"),  # which torch has no room for
         ("device = 'gpu'", "none of auto, cpu"),
         ('"\\u001b[31m" = 1', r"\x1b[31m"),
     ],

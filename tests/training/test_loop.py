@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -314,10 +315,18 @@ def test_finetune_takes_new_people_and_keeps_the_backbone(unbroken: Path, tmp_pa
         ({"val": "nowhere"}, "nowhere"),
         ({"aux_start": "soon", "aux": ("center",)}, "--aux-start soon"),
         ({"aux_start": "0", "aux": ("center",)}, "--aux-start 0"),
+        ({"aux_start": "²", "aux": ("center",)}, "--aux-start ²"),
+        ({"aux_weight": math.nan, "aux": ("center",)}, "--aux-weight nan"),
+        ({"optimizer": "lion"}, "no optimizer named 'lion'; there are sgd, adamw"),
+        ({"sampling": "odd"}, "no sampling named 'odd'; there are natural, balanced"),
+        ({"loss": "sphereface", "label_smoothing": 0.1}, "sphereface takes no --label-smoothing"),
+        ({"batch_size": 1}, "--batch-size 1, .* one picture at a time"),
+        ({"batch_size": 4, "accumulate": 3}, "--accumulate 3, 1 processes: .* one picture"),
+        ({"batch_size": 3, "devices": "2", "sync_bn": "off"}, "2 processes: .* one picture"),
     ],
 )
 def test_options_that_make_no_sense_leave_no_folder_behind(
-    people: Path, tmp_path: Path, more: dict[str, str], message: str
+    people: Path, tmp_path: Path, more: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         train(quick(people, tmp_path / "run", **more))

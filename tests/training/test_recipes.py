@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,31 @@ def test_a_recipe_with_mistakes_is_refused_by_file_and_key(
     own.write_text(text)
     with pytest.raises(InputError, match=message):
         _settled(str(own))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("warmup_epochs = inf", "--warmup-epochs inf: give a number from 0"),
+        ("warmup_epochs = -1", "--warmup-epochs -1: give a number from 0"),
+        ("lr = nan", "--lr nan: give a number above 0"),
+        ("label_smoothing = 5", "--label-smoothing 5: give a share from 0 to 1"),
+        ("accumulate = 0", "--accumulate 0: give 1 or more"),
+        ("image_size = 4", "--image-size 4: give 16 or more"),
+        ('loss = "arcface"\nmargin = inf', "--margin inf: give a number from 0"),
+        ("scale = -3.0", "--scale -3.0: give a number above 0"),
+        ("ema = nan", "--ema nan: give a decay from 0"),
+    ],
+)
+def test_a_setting_that_is_out_of_its_range_is_refused_wherever_it_comes_from(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    own = tmp_path / "mine.toml"
+    own.write_text(text)
+    with pytest.raises(InputError, match=message):
+        _settled(str(own))
+    with pytest.raises(InputError, match=message):
+        _settled("laptop", **tomllib.loads(text))
 
 
 def test_a_recipe_that_is_not_there_is_named() -> None:

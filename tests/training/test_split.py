@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from faceidx.errors import InputError
 from faceidx.training import split
 from faceidx.training.split import epoch_order, split_pictures
 
@@ -83,11 +82,6 @@ def test_a_balanced_epoch_holds_every_identity_equally_often() -> None:
         own = times[labels == person]
         assert own.max() - own.min() <= 1
     assert not np.array_equal(order, epoch_order(labels, "balanced", np.random.default_rng(1)))
-
-
-def test_an_unknown_sampling_is_refused() -> None:
-    with pytest.raises(InputError, match="no sampling named 'odd'"):
-        epoch_order(LABELS, "odd", np.random.default_rng(0))
 
 
 def test_pictures_in_shards_are_shuffled_within_windows_of_shards(
