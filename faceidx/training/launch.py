@@ -30,6 +30,9 @@ Work = Callable[[Fabric, Job, ProgressCallback], Result]
 for _name in ("lightning_fabric", "lightning.fabric"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
+# It tells of ending the processes beside one that failed, whose error is told here.
+logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
+
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
