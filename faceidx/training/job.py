@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,10 @@ from faceidx.training.optimizer import OPTIMIZERS
 from faceidx.training.options import Recipe, TrainOptions
 from faceidx.training.recipes import settle_recipe
 from faceidx.training.scan import scan
+from faceidx.training.schedule import can_flatten
 from faceidx.training.split import SAMPLINGS
+
+logger = logging.getLogger(__name__)
 
 # From so many on, adding up the gradients of a whole classifier (100 MB at an embedding of 512)
 # costs the processes more than exchanging embeddings.
@@ -73,16 +77,18 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
     start_epoch = options.aux_start
     if start_epoch != "auto" and not (start_epoch.isdecimal() and int(start_epoch) >= 1):
         raise InputError(f"--aux-start {options.aux_start}: give auto or an epoch, from 1")
+    if start_epoch != "auto" and int(start_epoch) > recipe.epochs:
+        raise InputError(f"--aux-start {start_epoch}: there are {recipe.epochs} epochs")
     if options.aux_weight is not None and not 0 <= options.aux_weight < math.inf:
         raise InputError(f"--aux-weight {options.aux_weight}: give a number from 0")
-    if options.select == "pairs" and not options.pairs:
-        raise InputError("--select pairs chooses by a pair list; give --pairs")
+    _require_what_options_are_about(options, recipe)
     side = recipe.image_size
     preprocessing = Preprocessing(image_size=(side, side), color="rgb", mean=_MEAN, std=_STD)
     record = start.content.record if start.content else None
     if record:
         preprocessing = record.preprocessing
     data = load_data(options, found, start.classes, preprocessing.image_size, progress)
+    _warn_of_losses_that_never_come_in(options, recipe, data)
     recipe.batch_size = min(recipe.batch_size, len(data.rows))
     if hardware.processes > len(data.rows):
         raise InputError(
@@ -111,6 +117,51 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
     rows = job.head_rows(hardware.processes, 0)
     build_network(recipe, start, preprocessing, len(data.class_names), rows)
     return job
+
+
+def _require_what_options_are_about(options: TrainOptions, recipe: Recipe) -> None:
+    """Refuse options that nothing would come of.
+
+    Raises:
+        InputError: there are.
+    """
+    about_pairs = {
+        "--pairs-root": options.pairs_root,
+        "--pairs-format": options.pairs_format,
+        "--select pairs": options.select == "pairs",
+    }
+    about_aux = {
+        "--aux-weight": options.aux_weight is not None,
+        "--aux-start": options.aux_start != "auto",
+    }
+    for needed, there, flags in (
+        ("--pairs", options.pairs, about_pairs),
+        ("--aux", recipe.aux, about_aux),
+    ):
+        idle = [flag for flag, given in flags.items() if given]
+        if idle and not there:
+            raise InputError(f"{idle[0]} is of no use without {needed}; give both or neither")
+
+
+def _warn_of_losses_that_never_come_in(
+    options: TrainOptions, recipe: Recipe, data: TrainingData
+) -> None:
+    """Say where `--aux-start auto` cannot find the validation curve flat."""
+    if not recipe.aux or options.aux_start != "auto":
+        return
+    judged = data.validation
+    there = len(judged.classify_rows) or len(judged.verify_rows)
+    if not (data.pairs if options.select == "pairs" else there):
+        reason = "nothing is held out to judge by"
+    elif not can_flatten(recipe.epochs):
+        reason = f"{recipe.epochs} epochs are too few to tell"
+    else:
+        return
+    logger.warning(
+        "the auxiliary losses wait for a flat validation curve, and will not come in: %s; give "
+        "--aux-start EPOCH",
+        reason,
+    )
 
 
 def _require_work_for_norms(recipe: Recipe, sync_bn: str, processes: int) -> None:

@@ -26,6 +26,15 @@ def rate_share(step: int, *, steps: int, warmup: int) -> float:
     return _FINAL_SHARE + (1 - _FINAL_SHARE) * (1 + math.cos(math.pi * min(1.0, done))) / 2
 
 
+def can_flatten(epochs: int) -> bool:
+    """Whether so many epochs are enough for a flat curve to be seen before the last one."""
+    return _window(epochs) + 2 <= epochs
+
+
+def _window(epochs: int) -> int:
+    return max(_LEAST_WINDOW, round(epochs * _WINDOW_SHARE))
+
+
 def has_flattened(values: Sequence[float], epochs: int) -> bool:
     """Whether a validation curve (higher is better, at most 1) has stopped gaining.
 
@@ -36,7 +45,7 @@ def has_flattened(values: Sequence[float], epochs: int) -> bool:
         values: one an epoch so far.
         epochs: of the whole run.
     """
-    window = max(_LEAST_WINDOW, round(epochs * _WINDOW_SHARE))
+    window = _window(epochs)
     if len(values) <= window:
         return False
     lately = values[-window:]

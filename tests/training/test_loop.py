@@ -23,6 +23,8 @@ from faceidx.models.file import read_model, read_record
 from faceidx.models.open import ModelOptions, open_model
 from faceidx.progress import Progress
 from faceidx.training import epoch, run_folder
+from faceidx.training.job import settle_job
+from faceidx.training.launch import settle_hardware
 from faceidx.training.loop import train
 from faceidx.training.recipes import settle_recipe
 from tests.models.onnx_graphs import mean_color_graph
@@ -279,6 +281,29 @@ def test_auxiliary_losses_wait_for_the_curve_to_flatten(people: Path, tmp_path: 
     assert on == [i > first for i in range(12)]
 
 
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"epochs": 5}, "5 epochs are too few to tell"),
+        ({"val": "0", "epochs": 9}, "nothing is held out to judge by"),
+        ({"aux_start": "2"}, None),
+        ({"epochs": 6}, None),
+    ],
+)
+def test_losses_that_cannot_come_in_by_themselves_are_warned_of(
+    more: dict[str, object],
+    reason: str | None,
+    people: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    options = quick(people, tmp_path / "run", aux=("center",), **more)
+    settle_job(options, settle_hardware(options), lambda _: None)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == (reason is not None)
+    assert not reason or reason in told[0]
+
+
 def test_continue_keeps_the_classifier_and_its_classes(
     people: Path, unbroken: Path, tmp_path: Path
 ) -> None:
@@ -316,6 +341,11 @@ def test_finetune_takes_new_people_and_keeps_the_backbone(unbroken: Path, tmp_pa
         ({"aux_start": "soon", "aux": ("center",)}, "--aux-start soon"),
         ({"aux_start": "0", "aux": ("center",)}, "--aux-start 0"),
         ({"aux_start": "²", "aux": ("center",)}, "--aux-start ²"),
+        ({"aux_start": "4", "aux": ("center",)}, "--aux-start 4: there are 3 epochs"),
+        ({"aux_start": "2"}, "--aux-start is of no use without --aux"),
+        ({"aux_weight": 0.1}, "--aux-weight is of no use without --aux"),
+        ({"pairs_root": Path("photos")}, "--pairs-root is of no use without --pairs"),
+        ({"pairs_format": "lfw"}, "--pairs-format is of no use without --pairs"),
         ({"aux_weight": math.nan, "aux": ("center",)}, "--aux-weight nan"),
         ({"optimizer": "lion"}, "no optimizer named 'lion'; there are sgd, adamw"),
         ({"sampling": "odd"}, "no sampling named 'odd'; there are natural, balanced"),
