@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,14 +16,16 @@ from faceidx.evaluation.lists import read_list
 from faceidx.evaluation.lists.finding import find_way, resolve
 from faceidx.evaluation.lists.pairs import PairList
 from faceidx.images.folders import require_elsewhere
-from faceidx.images.sources import open_source
-from faceidx.progress import ProgressCallback
+from faceidx.images.sources import Picture, open_source
 from faceidx.training.options import TrainOptions
-from faceidx.training.pictures import Bank, Chosen, open_bank
+from faceidx.training.pictures import Bank, Chosen
 from faceidx.training.scan import Scan
 from faceidx.training.split import split_pictures
 
 logger = logging.getLogger(__name__)
+
+# Pictures to a bank, and (row, reason) of those that it found unreadable.
+OpenBank = Callable[[Chosen | Sequence[Picture]], tuple[Bank, list[tuple[int, str]]]]
 
 
 @dataclass(kw_only=True)
@@ -85,15 +88,14 @@ def load_data(
     options: TrainOptions,
     found: Scan,
     classes: list[str] | None,
-    size: tuple[int, int],
-    progress: ProgressCallback,
+    open_bank: OpenBank,
 ) -> TrainingData:
     """Decode and split the pictures.
 
     Args:
         classes: identities of a classifier that is kept; people whom it does not know are held
             out. None makes everybody a class who is trained on.
-        size: (height, width) to decode to.
+        open_bank: `pictures.open_bank` for the run's network and processes.
 
     Raises:
         InputError: nothing is left to train on, or the validation data are of no use.
@@ -104,7 +106,7 @@ def load_data(
     wanted = np.flatnonzero(found.usable(options.min_pictures))
     pictures = Chosen(pictures=found.source.pictures, rows=wanted)
     people = found.people[wanted]
-    bank, failed = open_bank(pictures, size, progress)
+    bank, failed = open_bank(pictures)
     left_out = found.left_out(options.min_pictures)
     left_out += [(pictures[row].key, reason) for row, reason in failed]
     usable = np.setdiff1d(np.arange(len(wanted)), [row for row, _ in failed])
@@ -126,7 +128,7 @@ def load_data(
         verify_people=people[verify],
     )
     if share is None:
-        validation = _folder_validation(Path(options.val), number, size, progress)
+        validation = _folder_validation(options, number, open_bank)
     return TrainingData(
         bank=bank,
         rows=rows,
@@ -135,7 +137,7 @@ def load_data(
         class_names=class_names,
         held_out=len(np.setdiff1d(people[verify], trained)),
         validation=validation,
-        pairs=_pair_check(options, size, progress) if options.pairs else None,
+        pairs=_pair_check(options, open_bank) if options.pairs else None,
         left_out=left_out,
         digest=found.digest,
     )
@@ -153,11 +155,12 @@ def _share(val: str) -> float | None:
 
 
 def _folder_validation(
-    folder: Path, number: dict[str, int], size: tuple[int, int], progress: ProgressCallback
+    options: TrainOptions, number: dict[str, int], open_bank: OpenBank
 ) -> Judged:
     """Judge by a folder: known people the classifier, all people the embedding."""
+    folder = Path(options.val)
     pictures = [p for p in open_source(folder).pictures if p.identity]
-    bank, failed = open_bank(pictures, size, progress)
+    bank, failed = open_bank(pictures)
     usable = np.setdiff1d(np.arange(len(pictures)), [row for row, _ in failed])
     if not len(usable):
         raise InputError(f"--val {folder}: no usable picture of a named person")
@@ -174,9 +177,7 @@ def _folder_validation(
     )
 
 
-def _pair_check(
-    options: TrainOptions, size: tuple[int, int], progress: ProgressCallback
-) -> PairCheck:
+def _pair_check(options: TrainOptions, open_bank: OpenBank) -> PairCheck:
     assert options.pairs is not None
     if options.pairs_root is None:
         raise InputError("--pairs needs --pairs-root, the folder that the list's pictures lie in")
@@ -192,7 +193,7 @@ def _pair_check(
         logger.warning("the names of --pairs were found %s", way.told())
     found = resolve(listed, keys, way)
     needed = np.unique(found[found >= 0])
-    bank, failed = open_bank([pictures[row] for row in needed], size, progress)
+    bank, failed = open_bank([pictures[row] for row in needed])
     place = np.full(len(pictures) + 1, -1)  # the last stands for "not found", row -1
     place[needed] = np.arange(len(needed))
     place[needed[[row for row, _ in failed]]] = -1

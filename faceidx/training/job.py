@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from faceidx.errors import InputError
@@ -21,6 +22,7 @@ from faceidx.training.launch import Hardware
 from faceidx.training.network import Start, build_network, fixed_settings, settle_stage
 from faceidx.training.optimizer import OPTIMIZERS
 from faceidx.training.options import Recipe, TrainOptions
+from faceidx.training.pictures import open_bank
 from faceidx.training.recipes import settle_recipe
 from faceidx.training.scan import scan
 from faceidx.training.schedule import can_flatten
@@ -87,7 +89,13 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
     record = start.content.record if start.content else None
     if record:
         preprocessing = record.preprocessing
-    data = load_data(options, found, start.classes, preprocessing.image_size, progress)
+    bank = partial(
+        open_bank,
+        size=preprocessing.image_size,
+        shared=hardware.starts_processes,
+        progress=progress,
+    )
+    data = load_data(options, found, start.classes, bank)
     _warn_of_losses_that_never_come_in(options, recipe, data)
     recipe.batch_size = min(recipe.batch_size, len(data.rows))
     if hardware.processes > len(data.rows):

@@ -52,6 +52,11 @@ class Hardware:
         here = self.devices if isinstance(self.devices, int) else len(self.devices)
         return here * self.num_nodes
 
+    @property
+    def starts_processes(self) -> bool:
+        """Whether this process starts those that train, rather than being one of them."""
+        return self.processes > 1 and _outside() is None
+
 
 def settle_hardware(options: TrainOptions) -> Hardware:
     """Turn `--device`, `--devices` and `--precision` into what is there.
@@ -82,7 +87,7 @@ def require_launcher(hardware: Hardware) -> None:
     Raises:
         InputError: several machines are to take part, and no launcher has started this process.
     """
-    if hardware.num_nodes > 1 and _outside() is None:
+    if hardware.num_nodes > 1 and hardware.starts_processes:
         raise InputError(
             f"--num-nodes {hardware.num_nodes}: have torchrun or srun start the command on each "
             "machine; then --num-nodes and --devices need not be given"
@@ -156,19 +161,18 @@ def launch(
         FaceidxError: as `work` raised it, from whatever process.
         KeyboardInterrupt: the processes were asked to end.
     """
-    started_outside = _outside() is not None
     single = hardware.processes == 1
     fabric = Fabric(
         accelerator="cuda" if hardware.on_gpu else "cpu",
         devices=hardware.devices,
         num_nodes=hardware.num_nodes,
-        strategy="auto" if single else "ddp" if started_outside else "ddp_spawn",
+        strategy="auto" if single else "ddp_spawn" if hardware.starts_processes else "ddp",
         precision=PRECISIONS[hardware.precision],  # type: ignore[arg-type]
     )
-    if single or started_outside:
-        fabric.launch()
-        return work(fabric, job, progress)
-    return _launch_children(fabric, hardware, work, job, progress)
+    if hardware.starts_processes:
+        return _launch_children(fabric, hardware, work, job, progress)
+    fabric.launch()
+    return work(fabric, job, progress)
 
 
 def _launch_children(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -18,6 +20,7 @@ import torch
 from faceidx.images.decode import PictureError
 from faceidx.images.preprocess import load
 from faceidx.images.sources import Picture
+from faceidx.models.device import free_memory
 from faceidx.progress import Progress, ProgressCallback
 from faceidx.threads import single_threads
 
@@ -25,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 # Share of the free memory that decoded pictures may take.
 _MEMORY_SHARE = 0.4
-# Free memory that is assumed where the system does not tell.
-_UNKNOWN_MEMORY = 4 << 30
+# Where Linux has memory that processes share, and the share of what is free there.
+_SHARED, _SHARED_SHARE = Path("/dev/shm"), 0.8
 _PROGRESS_STEP = 64
 # Batches that are ready or being made while one is in use: one that takes long holds nobody up.
 _AHEAD = 2
@@ -77,7 +80,7 @@ class Chosen:
 
 @dataclass(kw_only=True)
 class MemoryBank:
-    """All pictures, decoded, in memory that child processes share."""
+    """All pictures, decoded, in memory."""
 
     pictures: torch.Tensor
     unreadable: Mapping[str, str] = field(default_factory=dict)
@@ -123,19 +126,24 @@ class DiskBank:
 
 
 def open_bank(
-    pictures: Chosen | Sequence[Picture], size: tuple[int, int], progress: ProgressCallback
+    pictures: Chosen | Sequence[Picture],
+    *,
+    size: tuple[int, int],
+    shared: bool,
+    progress: ProgressCallback,
 ) -> tuple[Bank, list[tuple[int, str]]]:
     """Make pictures ready for training.
 
     Args:
         size: (height, width) to decode to.
+        shared: have processes that this one starts see the same memory.
 
     Returns:
         The bank, a row a picture, and (row, reason) of those found unreadable. A bank on disk
         finds out while training.
     """
     needed = len(pictures) * size[0] * size[1] * 3
-    if needed > _MEMORY_SHARE * _free_memory():
+    if needed > _room(shared=shared):
         logger.warning(
             "%d pictures need %.1f GiB decoded, so they are read anew each epoch",
             len(pictures),
@@ -153,7 +161,7 @@ def open_bank(
         if row % _PROGRESS_STEP == 0:
             note = f"{len(failed)} unreadable" if failed else ""
             progress(Progress("decode", row + 1, len(pictures), note=note))
-    return MemoryBank(pictures=store.share_memory_()), failed
+    return MemoryBank(pictures=store.share_memory_() if shared else store), failed
 
 
 def look_ahead(make: Callable[[Wanted], Made], wanted: Iterable[Wanted]) -> Iterator[Made]:
@@ -175,11 +183,12 @@ def _try_load(picture: Picture, size: tuple[int, int]) -> np.ndarray | str:
         return str(error)
 
 
-def _free_memory() -> int:
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return _UNKNOWN_MEMORY
+def _room(*, shared: bool) -> float:
+    """Bytes that decoded pictures may take."""
+    room = _MEMORY_SHARE * free_memory("cpu")
+    if shared and _SHARED.is_dir():  # containers get 64 MB there by default
+        room = min(room, _SHARED_SHARE * shutil.disk_usage(_SHARED).free)
+    return room
 
 
 @cache

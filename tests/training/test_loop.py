@@ -460,7 +460,7 @@ def test_pictures_too_many_for_memory_are_read_as_they_come(
 ) -> None:
     from faceidx.training import pictures
 
-    monkeypatch.setattr(pictures, "_free_memory", lambda: 0)
+    monkeypatch.setattr(pictures, "free_memory", lambda _: 0)
     train(quick(people, tmp_path / "run"))
     assert metrics(tmp_path / "run") == metrics(unbroken)
 

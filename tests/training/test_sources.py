@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from faceidx.errors import InputError, JobError
 from faceidx.progress import Progress
 from faceidx.training import batches, epoch, pictures, split
 from faceidx.training.batches import _fetch
-from faceidx.training.data import TrainingData, load_data
+from faceidx.training.data import TrainingData
+from faceidx.training.job import settle_job
+from faceidx.training.launch import settle_hardware
 from faceidx.training.loop import train
-from faceidx.training.pictures import DiskBank
-from faceidx.training.scan import scan
+from faceidx.training.pictures import DiskBank, MemoryBank
 from tests.training.conftest import metrics, paint_people, quick, same_weights
 
 
@@ -30,7 +32,7 @@ def small(tmp_path: Path) -> Path:
 @pytest.fixture
 def from_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing fits into memory."""
-    monkeypatch.setattr(pictures, "_free_memory", lambda: 0)
+    monkeypatch.setattr(pictures, "free_memory", lambda _: 0)
 
 
 def _pack(people: Path, shards: Path, count: int) -> Path:
@@ -128,9 +130,9 @@ def test_two_processes_stream_shards_as_one_does_unreadable_pictures_included(
 # --- pictures that cannot be read ----------------------------------------------------------------
 
 
-def _loaded(data: Path, run: Path) -> TrainingData:
-    options = quick(data, run, val="0")
-    return load_data(options, scan(options), None, (32, 32), lambda _: None)
+def _loaded(data: Path, run: Path, **more: object) -> TrainingData:
+    options = quick(data, run, **{"val": "0", **more})
+    return settle_job(options, settle_hardware(options), lambda _: None).data
 
 
 def test_for_an_unreadable_picture_the_next_one_stands_in_with_its_own_label(
@@ -196,3 +198,22 @@ def test_more_processes_than_pictures_are_refused(small: Path, tmp_path: Path) -
     with pytest.raises(InputError, match=r"30 processes for 24 pictures .* fewer --devices"):
         train(quick(small, tmp_path / "run", val="0", devices="30"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("devices", "bank"), [("1", MemoryBank), ("2", DiskBank)])
+def test_processes_share_pictures_only_where_there_is_room_to_share(
+    devices: str,
+    bank: type,
+    small: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(pictures, "_SHARED", tmp_path)
+    room = shutil.disk_usage(tmp_path)._replace(free=20_000)
+    monkeypatch.setattr(pictures.shutil, "disk_usage", lambda _: room)
+    data = _loaded(small, tmp_path / "run", devices=devices)
+    assert isinstance(data.bank, bank)
+    assert ("read anew each epoch" in caplog.text) == (bank is DiskBank)
+    # One process has no use for memory of which containers have little.
+    assert bank is DiskBank or not data.bank.pictures.is_shared()  # type: ignore[attr-defined]
