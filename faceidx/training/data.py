@@ -24,6 +24,7 @@ from faceidx.training.split import split_pictures
 
 logger = logging.getLogger(__name__)
 
+UNKNOWN_PERSON = "its identity is none that the classifier of --from knows, and --val judges"
 # Pictures to a bank, and (row, reason) of those that it found unreadable.
 OpenBank = Callable[[Chosen | Sequence[Picture]], tuple[Bank, list[tuple[int, str]]]]
 
@@ -109,11 +110,18 @@ def load_data(
     bank, failed = open_bank(pictures)
     left_out = found.left_out(options.min_pictures)
     left_out += [(pictures[row].key, reason) for row, reason in failed]
-    usable = np.setdiff1d(np.arange(len(wanted)), [row for row, _ in failed])
     names = np.array(found.names)
     strangers = np.flatnonzero(~np.isin(names, classes)) if classes else None
-    split = split_pictures(people[usable], share or 0.0, options.seed, strangers)
-    rows, classify, verify = usable[split.train], usable[split.classify], usable[split.verify]
+    # Whoever is held out is so whatever can be read: a run may be gone on with where pictures that
+    # were left out before are found unreadable only when they are wanted.
+    split = split_pictures(people, share or 0.0, options.seed, strangers)
+    unreadable = [row for row, _ in failed]
+    rows, classify, verify = (
+        np.setdiff1d(part, unreadable) for part in (split.train, split.classify, split.verify)
+    )
+    if share is None:
+        left_out += [(pictures[row].key, UNKNOWN_PERSON) for row in verify.tolist()]
+        verify = verify[:0]
     trained = np.unique(people[rows])
     if len(trained) < 2:
         raise InputError(f"{options.data}: fewer than two identities are left to train on")
@@ -159,11 +167,18 @@ def _folder_validation(
 ) -> Judged:
     """Judge by a folder: known people the classifier, all people the embedding."""
     folder = Path(options.val)
-    pictures = [p for p in open_source(folder).pictures if p.identity]
+    every = open_source(folder, follow_links=options.follow_links).pictures
+    pictures = [p for p in every if p.identity]
     bank, failed = open_bank(pictures)
     usable = np.setdiff1d(np.arange(len(pictures)), [row for row, _ in failed])
     if not len(usable):
         raise InputError(f"--val {folder}: no usable picture of a named person")
+    if idle := len(every) - len(usable):
+        logger.warning(
+            "%d of %d pictures of --val are unreadable or of nobody, and judge nothing",
+            idle,
+            len(every),
+        )
     names = [p.identity for p in pictures]
     people = np.unique(names, return_inverse=True)[1]
     labels = np.array([number.get(name, -1) for name in names], dtype=np.int64)

@@ -16,7 +16,7 @@ from faceidx.errors import InputError, JobError
 from faceidx.progress import Progress
 from faceidx.training import batches, epoch, pictures, split
 from faceidx.training.batches import _fetch
-from faceidx.training.data import TrainingData
+from faceidx.training.data import UNKNOWN_PERSON, TrainingData
 from faceidx.training.job import settle_job
 from faceidx.training.launch import settle_hardware
 from faceidx.training.loop import train
@@ -217,3 +217,49 @@ def test_processes_share_pictures_only_where_there_is_room_to_share(
     assert ("read anew each epoch" in caplog.text) == (bank is DiskBank)
     # One process has no use for memory of which containers have little.
     assert bank is DiskBank or not data.bank.pictures.is_shared()  # type: ignore[attr-defined]
+
+
+def test_who_judges_does_not_depend_on_which_pictures_can_be_read(tmp_path: Path) -> None:
+    """Nor then on whether that was seen at once or only when they were wanted."""
+    people = paint_people(tmp_path / "people", 24, 4)
+    whole = _loaded(people, tmp_path / "run", val="0.3")
+    for file in sorted(people.rglob("03.png"))[::2]:
+        file.write_text("no picture")
+    broken = _loaded(people, tmp_path / "run", val="0.3")
+    assert broken.class_names == whole.class_names
+    for own, all_of_it in (
+        (broken.rows, whole.rows),
+        (broken.validation.classify_rows, whole.validation.classify_rows),
+        (broken.validation.verify_rows, whole.validation.verify_rows),
+    ):
+        assert set(own.tolist()) < set(all_of_it.tolist())
+    assert len(broken.left_out) == 12
+
+
+def test_a_folder_that_judges_is_read_through_links_and_what_it_lacks_is_told(
+    small: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    judges, linked = paint_people(tmp_path / "judges", 3, 3), tmp_path / "linked"
+    (judges / "person_00/00.png").write_text("no picture")
+    linked.mkdir()
+    for person in judges.iterdir():
+        (linked / person.name).symlink_to(person, target_is_directory=True)
+    (linked / "stray.png").write_bytes((judges / "person_01/00.png").read_bytes())
+    more = {"val": str(linked), "follow_links": True}
+    judged = _loaded(small, tmp_path / "run", **more).validation
+    assert len(judged.verify_rows) == 8
+    assert "2 of 10 pictures of --val are unreadable or of nobody" in caplog.text
+
+
+def test_strangers_to_a_kept_classifier_whom_nothing_is_judged_by_are_listed(
+    small: Path, tmp_path: Path
+) -> None:
+    first = quick(small, tmp_path / "first", epochs=1)
+    train(first)
+    (small / "person_00").rename(small / "newcomer")
+    more = {"from_model": first.out / "model.safetensors", "stage": "continue"}
+    judging = _loaded(small, tmp_path / "run", **more)
+    assert (judging.held_out, judging.left_out) == (1, [])
+    idle = _loaded(small, tmp_path / "run", val=str(small), **more)
+    assert idle.held_out == 0
+    assert idle.left_out == [(f"newcomer/0{n}.png", UNKNOWN_PERSON) for n in range(6)]
