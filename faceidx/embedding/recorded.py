@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from faceidx.embedding.store import EmbeddingFile, Origin, require_same_fingerprint
+from faceidx.embedding.store import EmbeddingFile, Origin, require_one_model
 from faceidx.errors import InputError
 from faceidx.models.face_model import Compiled
 from faceidx.models.fidelity import ITSELF, Fidelity
@@ -62,7 +62,7 @@ def require_same_origin(out: Path, before: Origin, now: Origin, *, adding: bool)
     Args:
         adding: whether any are added at all.
     """
-    require_same_fingerprint(before.fingerprint, str(out), now.fingerprint, now.model)
+    require_one_model(before, str(out), now, now.model)
     for name in sorted({*before.preprocessing, *now.preprocessing}):
         was, found = before.preprocessing.get(name), now.preprocessing.get(name)
         if name not in _MAY_CHANGE:

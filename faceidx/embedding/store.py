@@ -29,6 +29,8 @@ TEXT = h5py.string_dtype("utf-8")
 # Rows of a chunk: large enough for sequential reads, small enough to fetch a few rows cheaply.
 _CHUNK_ROWS = 1024
 _OF_EVERY_FILE = frozenset({"embeddings", "norms", "paths", "identities"})
+# What a fingerprint stands for beside the weights.
+_OF_FINGERPRINT = ("image_size", "color", "mean", "std", "template", "flip")
 # What h5py raises on damaged files, by the part that is damaged.
 _H5PY_ERRORS = (KeyError, ValueError, TypeError, RuntimeError, OSError)
 
@@ -305,27 +307,37 @@ def is_embeddings(path: Path) -> bool:
     return path.suffix.lower() == SUFFIX or (path.is_file() and h5py.is_hdf5(path))
 
 
-def require_one_origin(files: Sequence[EmbeddingFile]) -> Origin:
-    """Return the origin that all files share.
+def require_one_model(one: Origin, one_name: str, other: Origin, other_name: str) -> None:
+    """Raise `InputError` unless two origins have one fingerprint, telling what differs."""
+    differing = [
+        f"{name} {before} and {after}"
+        for name in _OF_FINGERPRINT
+        if (before := _told(one, name)) != (after := _told(other, name))
+    ]
+    require_same_fingerprint(
+        one.fingerprint, one_name, other.fingerprint, other_name, differing=", ".join(differing)
+    )
 
-    Raises:
-        InputError: two files come from different models or preprocessing.
+
+def _told(origin: Origin, name: str) -> str:
+    """A fact of an origin, as its file would hold it."""
+    value = origin.preprocessing.get(name)
+    return "not known" if value is None else json.dumps(value)
+
+
+def require_same_fingerprint(
+    one: str, one_name: str, other: str, other_name: str, *, differing: str = ""
+) -> None:
+    """Raise `InputError` unless two fingerprints are equal.
+
+    Args:
+        differing: what is known to differ.
     """
-    first = files[0]
-    for other in files[1:]:
-        require_same_fingerprint(
-            first.origin.fingerprint, str(first.path), other.origin.fingerprint, str(other.path)
-        )
-    return first.origin
-
-
-def require_same_fingerprint(one: str, one_name: str, other: str, other_name: str) -> None:
-    """Raise `InputError` unless two fingerprints are equal."""
     if one != other:
         raise InputError(
             f"{one_name} and {other_name} come from different models or preprocessing "
-            f"(fingerprints {one[:12]} and {other[:12]}) and cannot be compared; "
-            "embed both with the same model and options"
+            f"({differing or 'fingerprints'}{'; fingerprints' if differing else ''} {one[:12]} and "
+            f"{other[:12]}) and cannot be compared; embed both with the same model and options"
         )
 
 

@@ -22,8 +22,6 @@ from faceidx.embedding.store import (
     own_dataset,
     reading,
     recorded_origin,
-    require_one_origin,
-    require_same_fingerprint,
 )
 from faceidx.errors import InputError
 from faceidx.files import refuse_existing, remove_leftovers, whole_folder, writer_lock
@@ -38,14 +36,13 @@ from faceidx.gallery.sources import (
     count_usable,
     keys_of,
     open_all,
+    require_comparable,
     require_fingerprint,
     require_unique,
     rows_of_files,
     rows_of_gallery,
     usable_rows,
-    warn_of_differences,
 )
-from faceidx.gallery.unit import require_dim
 from faceidx.gallery.write import write_gallery
 from faceidx.progress import Progress, ProgressCallback, silent
 
@@ -116,11 +113,9 @@ def build(options: BuildOptions, *, progress: ProgressCallback = silent) -> dict
     started = time.perf_counter()
     with ExitStack() as stack, _writing(options.out, overwrite=options.overwrite) as out:
         files = open_all(options.files, stack)
-        origin = require_one_origin(files)
-        warn_of_differences(origin, files[0].path, files)
-        for file in files[1:]:
-            require_dim(file.dim, str(file.path), files[0].dim, str(files[0].path))
-        check_options(options.index, files[0].dim)
+        origin, dim = files[0].origin, files[0].dim
+        require_comparable(origin, dim, files[0].path, files[1:])
+        check_options(options.index, dim)
         keys = keys_of(files, options.prefixes)
         require_unique(keys, [], [str(file.path) for file in files])
         taken = Taken()
@@ -134,7 +129,7 @@ def build(options: BuildOptions, *, progress: ProgressCallback = silent) -> dict
             manifest = write_gallery(
                 folder,
                 origin=origin,
-                dim=files[0].dim,
+                dim=dim,
                 blocks=_counted(rows_of_files(files, keys, taken), "build", rows, progress),
                 count=count,
                 refused=taken.refused,
@@ -158,13 +153,7 @@ def add(options: AddOptions, *, progress: ProgressCallback = silent) -> dict[str
     started = time.perf_counter()
     with ExitStack() as stack, changing(options.gallery, stack) as (path, old):
         files = open_all(options.files, stack)
-        for file in files:
-            name = str(file.path)
-            require_same_fingerprint(
-                old.origin.fingerprint, str(options.gallery), file.origin.fingerprint, name
-            )
-            require_dim(file.dim, name, old.dim, str(options.gallery))
-        warn_of_differences(old.origin, options.gallery, files)
+        require_comparable(old.origin, old.dim, options.gallery, files)
         keys = keys_of(files, options.prefixes)
         require_unique(keys, old.paths, [str(file.path) for file in files])
         taken = Taken(refused=list(old.refused))

@@ -14,7 +14,7 @@ from faceidx.files import refuse_existing, require_parent
 from faceidx.gallery.folder import load_gallery
 from faceidx.gallery.probes import probe_blocks, probes_of_file
 from faceidx.gallery.search import search
-from faceidx.gallery.sources import warn_of_differences
+from faceidx.gallery.sources import require_comparable
 from faceidx.progress import ProgressCallback, silent
 from faceidx.tables import write_rows
 
@@ -76,7 +76,7 @@ def search_file(options: SearchOptions, *, progress: ProgressCallback = silent) 
         load_gallery(options.gallery, device=options.device) as gallery,
         EmbeddingFile(options.file) as file,
     ):
-        warn_of_differences(gallery.origin, gallery.path, [file])
+        require_comparable(gallery.origin, gallery.dim, gallery.path, [file])
         # `search` warns of a k too large, but once a block.
         wanted = options.top_k or TOP_K
         top_k = min(wanted, gallery.count) or wanted

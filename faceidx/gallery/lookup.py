@@ -13,7 +13,7 @@ import numpy as np
 
 from faceidx.embedding.photos import warn_of_photos
 from faceidx.embedding.pipeline import PipelineOptions, embed_pictures, origin_of
-from faceidx.embedding.store import EmbeddingFile, is_embeddings, require_same_fingerprint
+from faceidx.embedding.store import EmbeddingFile, is_embeddings, require_one_model
 from faceidx.embedding.views import Views, found_with_answers, write_views
 from faceidx.errors import InputError
 from faceidx.evaluation.command_line import command_of
@@ -22,7 +22,7 @@ from faceidx.files import refuse_existing, require_parent
 from faceidx.gallery.classify import ClassifyOptions, classify, settle
 from faceidx.gallery.folder import Gallery, load_gallery
 from faceidx.gallery.probes import Probes, every_probe_of_file
-from faceidx.gallery.sources import differences, warn_of_differences
+from faceidx.gallery.sources import differences, require_comparable
 from faceidx.images.folders import require_elsewhere
 from faceidx.images.sources import Picture, open_source
 from faceidx.models.open import ModelOptions, open_model
@@ -147,7 +147,7 @@ def _probes(
 ) -> Iterator[_Read]:
     if is_embeddings(options.probes):
         with EmbeddingFile(options.probes) as file:
-            warn_of_differences(gallery.origin, gallery.path, [file])
+            require_comparable(gallery.origin, gallery.dim, gallery.path, [file])
             probes = every_probe_of_file(file)
             yield _Read(probes, len(probes.keys) - file.count)
         return
@@ -164,12 +164,11 @@ def _embedded_probes(
     source = open_source(options.probes, root=options.root)
     model = open_model(wanted)
     flip = bool(gallery.origin.preprocessing.get("flip", False))
-    require_same_fingerprint(
-        gallery.origin.fingerprint, str(gallery.path), model.fingerprint(flip=flip), model.name
-    )
     recorded = gallery.origin.preprocessing
     pipeline = replace(options.pipeline, flip=flip).as_recorded(recorded.get("detect"))
-    if differing := differences(origin_of(model, pipeline).preprocessing, recorded):
+    origin = origin_of(model, pipeline)
+    require_one_model(gallery.origin, str(gallery.path), origin, model.name)
+    if differing := differences(origin.preprocessing, recorded):
         logger.warning("the probes are embedded with other %s than %s", differing, gallery.path)
     embedded = embed_pictures(source.pictures, model, pipeline, progress)
     warn_of_photos(embedded, model)
@@ -183,7 +182,7 @@ def _embedded_probes(
     identity = _identities(source.pictures, [key for key, _ in left], pipeline)
     probes = Probes(
         name=str(options.probes),
-        fingerprint=gallery.origin.fingerprint,
+        origin=origin,
         dim=model.embedding_dim,
         keys=keys,
         identities=embedded.identities + identity,

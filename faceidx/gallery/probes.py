@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from faceidx.embedding.store import EmbeddingFile, require_same_fingerprint
+from faceidx.embedding.store import EmbeddingFile, Origin, require_one_model
 from faceidx.gallery.folder import Gallery
 from faceidx.gallery.unit import require_dim, to_unit
 from faceidx.images.keys import folder_of
@@ -24,8 +24,7 @@ class Probes:
 
     name: str
     """Of the file or folder they come from, for messages."""
-    fingerprint: str
-    """Of the model that embedded them."""
+    origin: Origin
     dim: int
     keys: Sequence[str]
     """(Q) keys of the pictures."""
@@ -51,7 +50,7 @@ def probes_of_file(file: EmbeddingFile) -> Probes:
     """The rows of an open embeddings file as probes; vectors are read block by block."""
     return Probes(
         name=str(file.path),
-        fingerprint=file.origin.fingerprint,
+        origin=file.origin,
         dim=file.dim,
         keys=file.paths(),
         identities=file.identities(),
@@ -91,9 +90,7 @@ def probe_blocks(
     Raises:
         InputError: the probes come from another model than the gallery.
     """
-    require_same_fingerprint(
-        gallery.origin.fingerprint, str(gallery.path), probes.fingerprint, probes.name
-    )
+    require_one_model(gallery.origin, str(gallery.path), probes.origin, probes.name)
     require_dim(probes.dim, probes.name, gallery.dim, str(gallery.path))
     for first, vectors in probes.blocks:
         last = first + len(vectors)

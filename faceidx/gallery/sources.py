@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from faceidx.embedding.store import EmbeddingFile, Origin
+from faceidx.embedding.store import EmbeddingFile, Origin, require_one_model
 from faceidx.errors import InputError
 from faceidx.gallery.data import Refused, Rows
 from faceidx.gallery.folder import Gallery
-from faceidx.gallery.unit import to_unit, usable
+from faceidx.gallery.unit import require_dim, to_unit, usable
 from faceidx.gallery.vectors import BLOCK_ROWS
 
 # Recorded of embeddings, and without a part in them.
@@ -52,13 +52,22 @@ def require_fingerprint(origin: Origin, name: Path) -> Origin:
     return origin
 
 
-def warn_of_differences(origin: Origin, name: Path, files: Sequence[EmbeddingFile]) -> None:
-    """Warn where files hold what was computed in another way than what they are compared with.
+def require_comparable(
+    origin: Origin, dim: int, name: Path, files: Sequence[EmbeddingFile]
+) -> None:
+    """Refuse files of another model than what they are compared with; warn of other ways to run it.
 
     Args:
         origin: of what they are compared with.
+        dim: its length.
         name: its file or folder.
+
+    Raises:
+        InputError: a file comes from another model.
     """
+    for file in files:
+        require_one_model(origin, str(name), file.origin, str(file.path))
+        require_dim(file.dim, str(file.path), dim, str(name))
     for file in files:
         if differing := differences(file.origin.preprocessing, origin.preprocessing):
             _log.warning("%s was embedded with other %s than %s", file.path, differing, name)

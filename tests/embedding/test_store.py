@@ -17,7 +17,7 @@ from faceidx.embedding.store import (
     Left,
     Origin,
     open_hdf5,
-    require_one_origin,
+    require_one_model,
     write_embeddings,
 )
 from faceidx.errors import InputError
@@ -228,13 +228,25 @@ def test_files_that_are_no_hdf5_are_an_error(tmp_path: Path) -> None:
 
 
 def test_embeddings_of_different_models_never_mix(tmp_path: Path) -> None:
-    one = EmbeddingFile(_write(tmp_path / "a.h5"))
-    same = EmbeddingFile(_write(tmp_path / "b.h5"))
-    origin = Origin(model="m.onnx", fingerprint="cd" * 32)
-    other = EmbeddingFile(_write(tmp_path / "c.h5", origin=origin))
-    assert require_one_origin([one, same]) == _ORIGIN
-    with pytest.raises(InputError, match=r"a\.h5 and .*c\.h5 come from different models"):
-        require_one_origin([one, same, other])
+    one = EmbeddingFile(_write(tmp_path / "a.h5")).origin
+    require_one_model(one, "a.h5", EmbeddingFile(_write(tmp_path / "b.h5")).origin, "b.h5")
+    origin = Origin(model="m.onnx", fingerprint="cd" * 32, preprocessing=one.preprocessing)
+    other = EmbeddingFile(_write(tmp_path / "c.h5", origin=origin)).origin
+    said = r"a\.h5 and c\.h5 come from different models .*\(fingerprints abab[ab]+ and cdcd[cd]+\)"
+    with pytest.raises(InputError, match=said):
+        require_one_model(one, "a.h5", other, "c.h5")
+
+
+def test_what_differs_between_two_fingerprints_is_told_as_far_as_it_is_known() -> None:
+    one = Origin(model="m", fingerprint="ab" * 32, preprocessing={"flip": False, "engine": "onnx"})
+    told = {"flip": True, "mean": (0.5, 0.5, 0.5), "engine": "torch"}  # of a model: tuples
+    other = Origin(model="m", fingerprint="cd" * 32, preprocessing=told)
+    said = r"\(mean not known and \[0.5, 0.5, 0.5\], flip false and true; fingerprints "
+    with pytest.raises(InputError, match=said):
+        require_one_model(one, "a.h5", other, "m")
+    stored = Origin(model="m", fingerprint="ab" * 32, preprocessing=json.loads(json.dumps(told)))
+    with pytest.raises(InputError, match=r"preprocessing \(fingerprints "):
+        require_one_model(stored, "a.h5", other, "m")
 
 
 def test_a_folder_in_place_of_a_file_is_told_apart_from_nothing(tmp_path: Path) -> None:
