@@ -19,7 +19,7 @@ from faceidx.images.folders import require_elsewhere
 from faceidx.images.sources import Picture, open_source
 from faceidx.training.options import TrainOptions
 from faceidx.training.pictures import Bank, Chosen
-from faceidx.training.scan import Scan
+from faceidx.training.scan import Scan, digest_of
 from faceidx.training.split import split_pictures
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ class Judged:
     verify_rows: np.ndarray
     verify_people: np.ndarray
     """A number a person; every pair of these pictures is scored."""
+    digest: str = ""
+    """Of a folder that they are from, as `Scan` has it; empty where they are held out."""
 
 
 @dataclass(kw_only=True)
@@ -77,6 +79,17 @@ class TrainingData:
     )
     """What of the judged pictures' embeddings no step changes, of each batch, by what is judged:
     found when they are judged first."""
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """What must be as it was for a run to go on, each with what it says of the data."""
+        digests = {"data": self.digest, "classes": digest_of(self.class_names)}
+        if self.validation.digest:
+            digests["val"] = self.validation.digest
+        if self.pairs:
+            numbers = np.stack([self.pairs.left, self.pairs.right, self.pairs.genuine])
+            digests["pairs"] = digest_of([str(numbers.tolist())])
+        return digests
 
     @property
     def banks(self) -> list[Bank]:
@@ -189,6 +202,7 @@ def _folder_validation(
         classify_labels=labels[known],
         verify_rows=usable,
         verify_people=people[usable],
+        digest=digest_of(part for p in pictures for part in (p.key, p.identity)),
     )
 
 

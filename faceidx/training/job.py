@@ -109,7 +109,7 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
             "--devices or a larger --batch-size"
         )
     _require_work_for_norms(recipe, options.sync_bn, hardware.processes)
-    settings = run_folder.settings_of(options, recipe, data.digest)
+    settings = run_folder.settings_of(options, recipe, data.digests)
     job = Job(
         options=options,
         recipe=recipe,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,26 @@ _OURS = {MODEL, LAST, STATE, METRICS, CONFIG, CURVES, LEFT_OUT, TENSORBOARD, GOO
 _ELSEWHERE = {"out", "root", "pairs_root", "overwrite"}
 _FREE = _ELSEWHERE | {"device", "devices", "num_nodes", "compile", "head_shards", "save_steps"}
 
+# What has happened where a digest of the data is another one.
+_DATA = {
+    "data_digest": "pictures or identities of DATA have changed",
+    "classes_digest": "the people to tell apart have changed",
+    "val_digest": "pictures or identities of --val have changed",
+    "pairs_digest": "the pairs of --pairs whose pictures are there have changed",
+}
 
-def settings_of(options: TrainOptions, recipe: Recipe, digest: str) -> dict[str, Any]:
+
+def settings_of(
+    options: TrainOptions, recipe: Recipe, digests: Mapping[str, str]
+) -> dict[str, Any]:
     """What must be the same for a run to go on, in JSON's types.
 
     Args:
-        digest: of the data (`TrainingData.digest`).
+        digests: of the data (`TrainingData.digests`).
     """
     values = {**asdict(options), **asdict(recipe)}
     plain = {k: v for k, v in values.items() if k not in _FREE and v is not None}
-    plain["data_digest"] = digest
+    plain |= {f"{name}_digest": digest for name, digest in digests.items()}
     return json.loads(json.dumps(plain, default=str))
 
 
@@ -77,8 +88,13 @@ def _why_not_go_on(run: Path, settings: dict[str, Any]) -> str | None:
     state, before = saved
     if state.finished:
         return "holds a finished run; give --overwrite to train anew"
-    for name in sorted({*before, *settings}):
+    for name in sorted({*before, *settings}, key=lambda name: (name in _DATA, name)):
         if before.get(name) != settings.get(name):
+            if name in _DATA:
+                return (
+                    f"holds an unfinished run, and {_DATA[name]} since; give the same, or "
+                    "--overwrite"
+                )
             return (
                 f"holds an unfinished run with other options: {name.replace('_', '-')} was "
                 f"{before.get(name)}, now {settings.get(name)}; give the same, or --overwrite"

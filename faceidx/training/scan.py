@@ -6,6 +6,7 @@ import hashlib
 import logging
 from array import array
 from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +86,14 @@ def scan(options: TrainOptions) -> Scan:
     )
     _check(found, options)
     return found
+
+
+def digest_of(texts: Iterable[str]) -> str:
+    """SHA-256 over texts, one after another."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(f"{text}\0".encode())
+    return digest.hexdigest()
 
 
 def _empty_folders(data: Path, names: list[str]) -> list[str]:

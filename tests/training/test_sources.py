@@ -263,3 +263,39 @@ def test_strangers_to_a_kept_classifier_whom_nothing_is_judged_by_are_listed(
     idle = _loaded(small, tmp_path / "run", val=str(small), **more)
     assert idle.held_out == 0
     assert idle.left_out == [(f"newcomer/0{n}.png", UNKNOWN_PERSON) for n in range(6)]
+
+
+def test_a_run_goes_on_only_where_what_trains_and_judges_is_what_it_was(
+    small: Path, tmp_path: Path
+) -> None:
+    judges, pairs = paint_people(tmp_path / "judges", 3, 3), tmp_path / "pairs.csv"
+    rows = ["left,right,label", "person_00/00.png,person_00/01.png,1"]
+    rows += ["person_00/00.png,person_01/01.png,0", "person_02/00.png,person_01/01.png,0"]
+    pairs.write_text("\n".join(rows))
+    more = {"val": str(judges), "pairs": pairs, "pairs_root": small, "epochs": 2}
+    options = quick(small, tmp_path / "run", **more)
+
+    def stop(p: Progress) -> None:
+        if p.stage == "train":
+            raise KeyboardInterrupt
+
+    def goes_on() -> bool:
+        with pytest.raises((KeyboardInterrupt, InputError)) as ended:
+            train(options, stop)
+        return ended.type is KeyboardInterrupt
+
+    assert goes_on() and goes_on()
+    picture = (small / "person_00/00.png").read_bytes()
+    for new, changed in (
+        (judges / "person_01/more.png", "--val have changed"),
+        (small / "person_01/more.png", "DATA have changed"),
+    ):
+        new.write_bytes(picture)
+        with pytest.raises(InputError, match=rf"unfinished run, and .*{changed} since; .*--over"):
+            train(options, stop)
+        new.unlink()
+    pairs.write_text("\n".join(rows[:-1]))
+    with pytest.raises(InputError, match="the pairs of --pairs"):
+        train(options, stop)
+    pairs.write_text("\n".join(rows))
+    assert goes_on()
