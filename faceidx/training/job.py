@@ -66,6 +66,12 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
         InputError: options, model or data do not fit together.
     """
     require_elsewhere(options.out, options.data)
+    model = options.from_model
+    if model and model.resolve().is_relative_to(options.out.resolve()):
+        raise InputError(
+            f"--from {model} lies in the run that is to be written, which would replace it; give "
+            "another --out"
+        )
     found = scan(options)
     start = settle_stage(options, set(found.names))
     pictures = int(found.usable(options.min_pictures).sum())

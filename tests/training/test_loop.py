@@ -316,6 +316,17 @@ def test_continue_keeps_the_classifier_and_its_classes(
     assert change < 1e-3
 
 
+def test_a_model_to_start_from_is_never_replaced_by_the_run(
+    people: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(unbroken, target_is_directory=True)
+    for out in (unbroken, tmp_path / "link"):
+        model = unbroken / "model.safetensors"
+        with pytest.raises(InputError, match=r"--from .* lies in the run .*; give another --out"):
+            train(quick(people, out, from_model=model, overwrite=True))
+        assert model.exists()
+
+
 def test_finetune_takes_new_people_and_keeps_the_backbone(unbroken: Path, tmp_path: Path) -> None:
     others = paint_people(tmp_path / "others", 4, 6, seed=9)
     model = unbroken / "model.safetensors"
