@@ -205,7 +205,7 @@ def _summary(result: dict[str, Any]) -> str:
     ]
     names = {
         "val_accuracy": "accuracy on held-out pictures",
-        "val_auc": "pair AUC on held-out people",
+        "val_auc": f"pair AUC on held-out {'people' if result['held_out_people'] else 'pictures'}",
         "pairs_auc": "pair AUC on the pair list",
     }
     lines += [f"{text}: {result[n]:.4f}" for n, text in names.items() if result[n] is not None]
