@@ -27,6 +27,7 @@ _OURS = {MODEL, LAST, STATE, METRICS, CONFIG, CURVES, LEFT_OUT, TENSORBOARD, GOO
 _ELSEWHERE = {"out", "root", "pairs_root", "overwrite"}
 _FREE = _ELSEWHERE | {"device", "devices", "num_nodes", "compile", "head_shards", "save_steps"}
 
+_FINISHED = "holds a finished run; give --overwrite to train anew"
 # What has happened where a digest of the data is another one.
 _DATA = {
     "data_digest": "pictures or identities of DATA have changed",
@@ -48,6 +49,17 @@ def settings_of(
     plain = {k: v for k, v in values.items() if k not in _FREE and v is not None}
     plain |= {f"{name}_digest": digest for name, digest in digests.items()}
     return json.loads(json.dumps(plain, default=str))
+
+
+def refuse_finished(run: Path) -> None:
+    """Refuse a finished run at once: reading the pictures anew may take minutes.
+
+    Raises:
+        InputError: it is finished.
+    """
+    saved = read_state(run / STATE)
+    if saved and saved[0].finished:
+        raise InputError(f"{run} {_FINISHED}")
 
 
 def prepare_folder(run: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
@@ -87,7 +99,7 @@ def _why_not_go_on(run: Path, settings: dict[str, Any]) -> str | None:
         return "holds a model but no state to go on from; give --overwrite" if held else None
     state, before = saved
     if state.finished:
-        return "holds a finished run; give --overwrite to train anew"
+        return _FINISHED
     for name in sorted({*before, *settings}, key=lambda name: (name in _DATA, name)):
         if before.get(name) != settings.get(name):
             if name in _DATA:

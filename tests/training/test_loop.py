@@ -154,8 +154,10 @@ def test_the_average_is_what_is_judged_and_kept(people: Path, tmp_path: Path) ->
 
 
 def test_a_finished_run_is_not_trained_again(people: Path, unbroken: Path) -> None:
-    with pytest.raises(InputError, match="--overwrite"):
-        train(quick(people, unbroken))
+    seen: list[Progress] = []
+    with pytest.raises(InputError, match="holds a finished run; give --overwrite"):
+        train(quick(people, unbroken), seen.append)
+    assert seen == []  # it is told before the pictures are read
 
 
 def test_an_unfinished_run_with_other_options_is_refused_by_name(
