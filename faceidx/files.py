@@ -106,13 +106,16 @@ def whole_folder(path: Path) -> Iterator[Path]:
     to is exchanged.
 
     Raises:
-        InputError: the parent folder is missing or read-only.
+        InputError: the parent folder is missing, or one of the two is read-only.
         JobError: the disk is full or failed while writing.
     """
     path = where_it_leads(path)
     require_parent(path)
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; give the path of a folder")
+    if path.exists() and not os.access(path, os.W_OK | os.X_OK):
+        # Exchanged it could be, but not emptied: what it held would stay in a hidden folder.
+        raise InputError(f"{path} is read-only, so that it cannot be replaced")
     temporary = _beside(path)
     try:
         temporary.mkdir(FOLDER_MODE)

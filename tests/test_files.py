@@ -167,6 +167,20 @@ def test_a_folder_takes_the_place_of_another(
     assert _names(tmp_path) == ["out"]
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_not_exchanged_as_its_content_would_stay(tmp_path: Path) -> None:
+    target = tmp_path / "gallery"
+    target.mkdir()
+    (target / "somebody").touch()
+    target.chmod(0o500)
+    try:
+        with pytest.raises(InputError, match="read-only"), whole_folder(target):
+            pytest.fail("a folder was begun")
+        assert _names(tmp_path) == ["gallery"]
+    finally:
+        target.chmod(0o700)
+
+
 def test_an_open_reader_of_an_exchanged_folder_keeps_the_old_content(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.mkdir()
