@@ -147,6 +147,21 @@ def test_adding_and_removing_make_the_threshold_stale(
     assert json.loads((gallery_path / "manifest.json").read_text())["threshold"]["stale"]
 
 
+def test_one_picture_under_two_names_is_said(
+    tmp_path: Path, write_faces: WriteFaces, caplog: pytest.LogCaptureFixture
+) -> None:
+    vectors = clustered(12, 5)
+    names = [f"person{n // 5:02}" for n in range(60)]
+    for doubled in (False, True):
+        vectors[7] = vectors[42] if doubled else vectors[7]
+        out = tmp_path / f"g{doubled}"
+        build(BuildOptions(files=[write_faces(f"{doubled}.h5", vectors, names)], out=out))
+        with caplog.at_level(logging.DEBUG, "faceidx.gallery"):
+            calibrate(CalibrateOptions(gallery=out, fpir=0.1))
+        assert ("2 people have a picture that is somebody else's too" in caplog.text) == doubled
+    assert "'person01' has a picture of somebody else's" in caplog.text
+
+
 def test_one_person_is_not_enough(tmp_path: Path, write_faces: WriteFaces) -> None:
     file = write_faces("one.h5", clustered(1, 3), ["a", "a", ""])
     build(BuildOptions(files=[file], out=tmp_path / "g"))
