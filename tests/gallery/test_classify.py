@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceidx.embedding.store import EmbeddingFile, Left, Origin, write_left
+from faceidx.embedding.store import EmbeddingFile, Left, Origin, write_embeddings, write_left
 from faceidx.errors import InputError
 from faceidx.evaluation.roc import roc_curve, tar_at_far
 from faceidx.evaluation.threshold import write_threshold
@@ -374,6 +374,28 @@ def test_probes_of_another_model_are_refused(gallery_path: Path, write_faces: Wr
     file = write_faces("other.h5", clustered(1, 2), ["a", "a"], fingerprint="e" * 64)
     with pytest.raises(InputError, match="different models"):
         _classify(gallery_path, file, threshold=0.5)
+
+
+def test_what_is_refused_draws_no_warning_of_how_it_was_embedded(
+    gallery_path: Path, tmp_path: Path, run_cli: RunCli
+) -> None:
+    file = tmp_path / "other.h5"
+    origin = Origin(model="other", fingerprint="e" * 64, preprocessing={"size": 160})
+    write_embeddings(
+        file,
+        origin=origin,
+        vectors=clustered(1, 2),
+        norms=np.ones(2),
+        paths=["a", "b"],
+        identities=["", ""],
+    )
+    for command in (
+        ("classify", file, "--index", gallery_path, "--threshold", "0.5"),
+        ("index", "search", gallery_path, file),
+    ):
+        err = run_cli(*command, code=2)[1]
+        assert "come from different models" in err
+        assert "was embedded with other" not in err
 
 
 def test_names_that_a_spreadsheet_would_run_are_guarded(
