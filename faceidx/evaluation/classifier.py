@@ -111,6 +111,13 @@ def class_names(model: FaceModel) -> list[str]:
     return model.class_names
 
 
+def as_trained(pipeline: PipelineOptions) -> PipelineOptions:
+    """The pipeline for a classifier, which was trained without sums with the mirror image's."""
+    if pipeline.flip:
+        logger.warning("--flip is not for the classifier's answers: it was trained without")
+    return replace(pipeline, flip=False)
+
+
 def top_classes(model: FaceModel, raw: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The most probable classes of each embedding.
 
@@ -208,9 +215,7 @@ def _read(options: NWayOptions, model: FaceModel, progress: ProgressCallback) ->
     if is_embeddings(options.probes):
         return _read_file(options.probes, model)
     source = open_source(options.probes, root=options.root)
-    # The classifier was trained on single embeddings, not on sums with the mirror image's.
-    pipeline = replace(options.pipeline, flip=False)
-    embedded = embed_pictures(source.pictures, model, pipeline, progress)
+    embedded = embed_pictures(source.pictures, model, as_trained(options.pipeline), progress)
     warn_of_photos(embedded, model)
     return Labelled(
         keys=embedded.paths,

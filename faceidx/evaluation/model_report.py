@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from faceidx.embedding.photos import warn_of_photos
 from faceidx.embedding.pipeline import PipelineOptions, embed_pictures
 from faceidx.errors import InputError
-from faceidx.evaluation.classifier import class_names, rank_figures, top_classes
+from faceidx.evaluation.classifier import as_trained, class_names, rank_figures, top_classes
 from faceidx.evaluation.folds import Folds
 from faceidx.evaluation.verdict import DEFAULT_TARGETS, MissingPolicy, VerifyOptions
 from faceidx.evaluation.verification import verify_pairs
@@ -89,9 +89,7 @@ def _classifier(options: EvalOptions, data: Path, progress: ProgressCallback) ->
     model = open_model(options.model)
     names = class_names(model)
     source = open_source(data)
-    # The classifier was trained on single embeddings, not on sums with the mirror image's.
-    pipeline = replace(options.pipeline, flip=False)
-    embedded = embed_pictures(source.pictures, model, pipeline, progress)
+    embedded = embed_pictures(source.pictures, model, as_trained(options.pipeline), progress)
     warn_of_photos(embedded, model)
     order, _ = top_classes(model, embedded.raw(), 5)
     figures = rank_figures(order, embedded.identities, names)

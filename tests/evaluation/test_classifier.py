@@ -55,3 +55,14 @@ def test_a_threshold_that_is_no_probability_is_told(
 ) -> None:
     words = ("classify", pictures, "--model", fake_model_file, f"--threshold={threshold}")
     assert f"--threshold {threshold} is no probability" in run_cli(*words, code=code)[1]
+
+
+@pytest.mark.parametrize("words", [("classify",), ("eval", "--data")])
+def test_a_classifier_says_that_it_does_not_flip(
+    run_cli: RunCli, pictures: Path, fake_model_file: Path, words: tuple[str, ...]
+) -> None:
+    given = (*words, pictures, "--model", fake_model_file)
+    plain, quiet = run_cli(*given)
+    flipped, told = run_cli(*given, "--flip")
+    assert flipped == plain
+    assert "--flip is not for the classifier's answers" in told and "--flip" not in quiet
