@@ -46,6 +46,19 @@ def test_a_pair_counts_as_often_as_its_people_are_drawn() -> None:
     assert [weights.tolist() for weights in found] == _expected_weights(units, 3, 5, 12)
 
 
+def test_who_stands_in_one_pair_alone_is_drawn_with_the_pairs_other_person() -> None:
+    # Person 0 stands in three pairs, 4 and 5 in two; 1, 2, 3, 6 and 7 in one each.
+    pairs = [(0, 1), (2, 0), (0, 0), (4, 5), (5, 4), (6, 7), (3, 3)]
+    left, right = np.array(pairs).T
+    units = Units(left=left, right=right, kind="identities")
+    drawn = np.array(list(pair_weights(units, seed=0, replicates=4000)))
+    assert (drawn[:, 0] == drawn[:, 1]).all() and (drawn[:, 0] == drawn[:, 2]).all()
+    assert (drawn[:, 3] == drawn[:, 4]).all()
+    # Five are drawn: 0, 4, 5, the pair of 6 and 7, and 3. All 5^5 draws give these figures.
+    assert drawn.mean(0) == pytest.approx([1, 1, 1, 0.8, 0.8, 1, 1], abs=0.07)
+    assert drawn.var(0) == pytest.approx([0.8] * 3 + [1.312] * 2 + [0.8] * 2, rel=0.12)
+
+
 @pytest.mark.parametrize("digits", [0, 1, 6])
 @pytest.mark.parametrize("share_rejected", [0.0, 0.2])
 def test_the_figures_of_a_draw_are_those_of_its_pairs_written_out(

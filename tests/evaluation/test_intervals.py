@@ -146,9 +146,10 @@ def test_people_that_fill_many_pairs_widen_every_interval() -> None:
         assert _width(both.interval) > 1.5 * _width(both.naive)
 
 
-def test_independent_pairs_give_about_the_naive_intervals() -> None:
+@pytest.mark.parametrize("sides", [1, 2])
+def test_independent_pairs_give_about_the_naive_intervals(sides: int) -> None:
     scores, genuine = _scored(4, 900)
-    units = Units(left=np.arange(900), right=np.arange(900), kind="pictures")
+    units = Units(left=np.arange(900), right=np.arange(900) + 900 * (sides - 1), kind="pictures")
     found = _intervals(scores, genuine, units)
     assert found.method == "bootstrap-pictures"
     assert found.auc.interval is not None and found.accuracy is not None
@@ -203,8 +204,8 @@ def test_without_units_or_with_too_many_pairs_the_naive_ones_stand_alone(
 
 
 def test_a_single_person_with_genuine_pairs_leaves_too_few_draws_to_quote() -> None:
-    scores, genuine = np.array([0.9, 0.1]), np.array([True, False])
-    units = Units(left=np.array([0, 1]), right=np.array([0, 2]), kind="identities")
+    scores, genuine = np.array([0.9, 0.1, 0.2]), np.array([True, False, False])
+    units = Units(left=np.array([0, 1, 2]), right=np.array([0, 2, 1]), kind="identities")
     assert _intervals(scores, genuine, units).method is None
 
 
