@@ -7,6 +7,7 @@ is not done again, so the demo goes on where it was interrupted.
 from __future__ import annotations
 
 import csv
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from faceidx.embedding.embed import EmbedOptions, embed
 from faceidx.errors import InputError
 from faceidx.evaluation.verdict import VerifyOptions
 from faceidx.evaluation.verification import verify_pairs
-from faceidx.files import FOLDER_MODE, require_parent
+from faceidx.files import FOLDER_MODE, require_parent, whole_file
 from faceidx.gallery.build import BuildOptions, build
 from faceidx.gallery.calibrate import CalibrateOptions, calibrate
 from faceidx.gallery.hits import SearchOptions, search_file
@@ -43,7 +44,7 @@ _TRAINED, _ENROLLED, _STRANGERS = 240, 40, 20
 _ENROLLED_PICTURES = 8
 _PAIRS = 2000
 _FPIR = 0.05
-_PAGE = "index.html"
+_PAGE, _BEGUN = "index.html", "demo.json"
 
 _FILES = (
     ("training-people", "drawn people that the model was trained on"),
@@ -91,10 +92,10 @@ def demo(options: DemoOptions, progress: ProgressCallback = silent) -> dict[str,
         eer, accuracy, tar_at_far, rank1, fpir, fnir, threshold, seconds`.
 
     Raises:
-        InputError: the folder holds a finished demo or something else.
+        InputError: the folder holds a finished demo, one of another seed, or something else.
     """
     out = options.out
-    _prepare(out)
+    _prepare(options)
     clock = _Clock()
     unseen = out / "unseen-people"
     with clock.step("draw"):
@@ -169,14 +170,27 @@ class _Clock:
         self.seconds[name] = round(time.monotonic() - began, 1)
 
 
-def _prepare(out: Path) -> None:
+def _prepare(options: DemoOptions) -> None:
+    out = options.out
     require_parent(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; give a folder")
     if (out / _PAGE).exists():
         raise InputError(f"{out} holds a finished demo; give another --out, or remove it")
-    known = {"training-people", "run"}
+    begun, known = out / _BEGUN, {"training-people", "run", _BEGUN}
     if out.is_dir() and any(out.iterdir()) and not known & {p.name for p in out.iterdir()}:
         raise InputError(f"{out} holds something else; give a folder of its own")
     out.mkdir(FOLDER_MODE, exist_ok=True)
+    if begun.exists():
+        seed = json.loads(begun.read_text("utf-8"))["seed"]
+        if seed != options.seed:
+            raise InputError(
+                f"{out} holds an unfinished demo with --seed {seed}, not {options.seed}; give that "
+                "seed or another --out"
+            )
+        return
+    with whole_file(begun) as temporary:
+        temporary.write_text(json.dumps({"seed": options.seed}) + "\n", "utf-8")
 
 
 def _draw(
