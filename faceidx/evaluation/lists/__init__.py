@@ -1,6 +1,6 @@
 """Reading lists of pairs and score files: which pictures are compared, and which are one person.
 
-`read_list` recognises a format from the whole file; docs/file-formats.md describes each. A list is
+`read_list` recognises a format from the whole file; docs/verification.md describes each. A list is
 read completely or refused: no pair is dropped or made up, and a file that two formats understand,
 or none does, is an error that names line and formats.
 """
