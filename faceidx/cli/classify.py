@@ -10,7 +10,7 @@ import click
 from faceidx.cli.frame import common_options, progress_bar
 from faceidx.cli.model_options import model_options
 from faceidx.cli.paths import FILE, OUTPUT
-from faceidx.cli.pipeline_options import pipeline_options
+from faceidx.cli.pipeline_options import pipeline_options, warn_without_model
 
 if TYPE_CHECKING:
     from faceidx.embedding.pipeline import PipelineOptions
@@ -80,6 +80,8 @@ def classify(
     """
     if gallery is None and model is None:
         raise click.UsageError("give --index GALLERY, or the --model whose classifier is to answer")
+    if model is None:
+        warn_without_model(click.get_current_context())
     with progress_bar() as progress:
         if gallery is None:
             from faceidx.evaluation.classifier import NWayOptions, classify_n_way

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,8 @@ from faceidx.evaluation.bootstrap import (
 )
 from faceidx.evaluation.roc import Roc, auc, closed_counts, eer, tar_at_far
 
-_Z = 1.959963984540054  # the normal distribution's 97.5 % point
+Z = NormalDist().inv_cdf(0.975)
+"""So many standard deviations to either side hold 95 % of a normal distribution."""
 
 
 class Interval(NamedTuple):
@@ -203,7 +205,7 @@ def delong_interval(roc: Roc) -> Interval:
 
 def normal_interval(area: float, variance: float) -> Interval:
     """95 % interval of an area of that variance, as if it were normally distributed."""
-    margin = _Z * math.sqrt(variance)
+    margin = Z * math.sqrt(variance)
     return Interval(max(0.0, area - margin), min(1.0, area + margin))
 
 
@@ -215,9 +217,9 @@ def wilson_interval(errors: float, trials: float) -> Interval:
     stays near 95 % at small counts (Brown, Cai and DasGupta, "Interval estimation for a binomial
     proportion", Statistical Science 16(2), 2001).
     """
-    square = _Z * _Z
+    square = Z * Z
     centre = errors + square / 2
-    margin = _Z * math.sqrt(errors * (trials - errors) / trials + square / 4)
+    margin = Z * math.sqrt(errors * (trials - errors) / trials + square / 4)
     low, high = ((centre + sign * margin) / (trials + square) for sign in (-1, 1))
     return Interval(low if errors else 0.0, high if errors < trials else 1.0)
 

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
-from faceidx.evaluation.intervals import Interval, middle
+from faceidx.evaluation.intervals import Interval, Z, middle
 from faceidx.evaluation.roc import Roc, auc
-
-_Z = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +87,7 @@ def delong_difference(
         if len(moved) < 2:
             return Difference(difference=area, interval=None, p=None)
         variance += float(np.var(moved, ddof=1)) / len(moved)
-    margin = _Z * math.sqrt(variance)
+    margin = Z * math.sqrt(variance)
     return Difference(
         difference=area,
         interval=Interval(area - margin, area + margin),

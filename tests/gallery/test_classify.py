@@ -214,6 +214,9 @@ def test_a_picture_of_somebody_enrolled_that_cannot_be_read_is_a_miss(
     of_file = run_cli.json("classify", tmp_path / "b.h5", *words)
     assert of_folder["fnir"] == of_file["fnir"]
     assert (of_file["fnir"]["errors"], of_file["failed"]) == (1, 1)
+    # What was embedded already is not embedded otherwise.
+    _, err = run_cli("classify", tmp_path / "b.h5", *words, "--flip")
+    assert "--flip is of no use without --model" in err
 
 
 def test_a_threshold_of_pairs_draws_a_warning_of_what_it_means_in_a_search(
