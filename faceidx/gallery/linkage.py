@@ -31,6 +31,7 @@ _BLOCK = 4096
 _DEVIATIONS = 3.5
 _STRANGERS = 2.3
 _PAIRS = 200_000
+_TOLD_APART = 8  # numbers by which different faces differ
 
 
 def neighbour_graph(
@@ -117,6 +118,9 @@ def automatic_threshold(vectors: np.ndarray, seed: int = 0) -> float:
     chance = np.random.default_rng(seed)
     one = chance.integers(0, count, _PAIRS)
     other = (one + chance.integers(1, count, _PAIRS)) % count
+    # Pairs of the same faces, whatever order they come in.
+    turn = np.lexsort(vectors.T[:_TOLD_APART])
+    one, other = turn[one], turn[other]
     cosines = np.concatenate(
         [
             np.einsum("nd,nd->n", vectors[one[i : i + _BLOCK]], vectors[other[i : i + _BLOCK]])

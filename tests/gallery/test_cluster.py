@@ -60,7 +60,10 @@ def test_groups_are_numbered_by_size_and_singles_come_last(
     assert "pairwise" not in result
 
 
-def test_the_order_of_the_faces_changes_nothing(write_faces: WriteFaces, tmp_path: Path) -> None:
+@pytest.mark.parametrize("threshold", [0.5, None])
+def test_the_order_of_the_faces_changes_nothing(
+    write_faces: WriteFaces, tmp_path: Path, threshold: float | None
+) -> None:
     vectors = clustered(15, 4, spread=0.8)
     paths = [f"{n}.jpg" for n in range(60)]
     found = []
@@ -68,11 +71,11 @@ def test_the_order_of_the_faces_changes_nothing(write_faces: WriteFaces, tmp_pat
         order = np.random.default_rng(seed).permutation(60)
         names = [paths[n] for n in order]
         file = write_faces(f"{seed}.h5", vectors[order], [""] * 60, paths=names)
-        _, rows = _cluster(file, tmp_path / f"{seed}.csv", threshold=0.5)
+        result, rows = _cluster(file, tmp_path / f"{seed}.csv", threshold=threshold)
         groups: dict[str, set[str]] = {}
         for row in rows:
             groups.setdefault(row["group"], set()).add(row["path"])
-        found.append({frozenset(group) for group in groups.values()})
+        found.append((result["threshold"], {frozenset(group) for group in groups.values()}))
     assert found[0] == found[1] == found[2]
 
 
