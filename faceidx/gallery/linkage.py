@@ -31,6 +31,7 @@ _BLOCK = 4096
 _DEVIATIONS = 3.5
 _STRANGERS = 2.3
 _PAIRS = 200_000
+_ROUNDING = 1e-6  # of the cosine of equal faces
 _TOLD_APART = 8  # numbers by which different faces differ
 
 
@@ -110,11 +111,12 @@ def automatic_threshold(vectors: np.ndarray, seed: int = 0) -> float:
     has about two strangers as alike.
 
     Args:
-        vectors: (N, D) unit rows; of one pair there is no spread, and the threshold is 1.
+        vectors: (N, D) unit rows; of one pair there is no spread, and the threshold is 1, rounding
+            aside, as it is of faces that are all the same.
     """
     count = len(vectors)
     if count < 3:
-        return 1.0
+        return 1 - _ROUNDING
     chance = np.random.default_rng(seed)
     one = chance.integers(0, count, _PAIRS)
     other = (one + chance.integers(1, count, _PAIRS)) % count
@@ -129,7 +131,7 @@ def automatic_threshold(vectors: np.ndarray, seed: int = 0) -> float:
     )
     low, middle = np.quantile(cosines, [NormalDist().cdf(-1), 0.5])
     deviations = max(_DEVIATIONS, -NormalDist().inv_cdf(min(0.5, _STRANGERS / count)))
-    return float(min(1.0, middle + deviations * (middle - low)))
+    return float(min(1.0, middle + deviations * (middle - low))) - _ROUNDING
 
 
 _GONE: set[int] = set()

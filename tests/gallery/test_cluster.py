@@ -79,6 +79,15 @@ def test_the_order_of_the_faces_changes_nothing(
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.parametrize("count", [2, 3, 300])
+def test_faces_that_are_all_the_same_are_one_group(
+    write_faces: WriteFaces, tmp_path: Path, count: int
+) -> None:
+    vectors = np.repeat(clustered(1, 1, seed=3), count, axis=0)
+    result, _ = _cluster(write_faces("same.h5", vectors, ["a"] * count), tmp_path / "g.csv")
+    assert (result["groups"], result["singles"], result["largest"]) == (1, 0, count)
+
+
 def test_near_duplicates_name_the_first_of_their_kind(
     write_faces: WriteFaces, tmp_path: Path
 ) -> None:
