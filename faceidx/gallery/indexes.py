@@ -93,13 +93,20 @@ class Made:
     """Names in the gallery's folder."""
 
     def write(self, folder: Path) -> None:
-        """Write it into the folder that it was made for."""
+        """Write it into the folder that it was made for.
+
+        Raises:
+            OSError: the disk is full or failed.
+        """
         import faiss
 
         if inverted.LISTS_DATA in self.files:
             # Where FAISS looks for it: beside the index, or in the current folder.
             inverted.name_lists(self.index, inverted.LISTS_DATA)
-        faiss.write_index(self.index, str(folder / INDEX))
+        try:
+            faiss.write_index(self.index, str(folder / INDEX))
+        except RuntimeError as error:  # it ends: `424601 != 512000 (No space left on device)`
+            raise OSError(_reason(error).rpartition("(")[2].rstrip(")")) from None
 
 
 def check_options(options: IndexOptions, dim: int) -> None:

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from faceidx.errors import InputError
+from faceidx.errors import InputError, JobError
 from faceidx.files import sha256_file
 from faceidx.gallery import indexes, tune
 from faceidx.gallery.approximate import Approximate
@@ -208,6 +208,19 @@ def test_a_kind_that_nobody_makes_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match="--kind"):
         build(BuildOptions(files=[faces], out=tmp_path / "g", index=IndexOptions(kind=kind)))
     assert not (tmp_path / "g").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_disk_that_is_full_when_the_index_is_written_is_a_failed_job(
+    tmp_path: Path, write_faces: WriteFaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = faiss.write_index
+    monkeypatch.setattr(faiss, "write_index", lambda index, _: written(index, "/dev/full"))
+    faces = write_faces("faces.h5", clustered(20, 10), _names("person", 20))
+    index = IndexOptions(kind="HNSW32")
+    with pytest.raises(JobError, match="g could not be written: No space left on device"):
+        build(BuildOptions(files=[faces], out=tmp_path / "g", index=index))
+    assert [path.name for path in tmp_path.iterdir()] == ["faces.h5"]
 
 
 def test_row_numbers_outside_the_gallery_are_not_believed(gallery_path: Path) -> None:
