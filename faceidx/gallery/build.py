@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,8 @@ def build(options: BuildOptions, *, progress: ProgressCallback = silent) -> dict
 def add(options: AddOptions, *, progress: ProgressCallback = silent) -> dict[str, Any]:
     """Add the rows of embeddings files to a gallery; its calibrated threshold becomes stale.
 
+    A picture that was refused before, and comes again, is refused no more.
+
     Returns:
         What `build` returns, plus `added`.
 
@@ -156,7 +159,8 @@ def add(options: AddOptions, *, progress: ProgressCallback = silent) -> dict[str
         require_comparable(old.origin, old.dim, options.gallery, files)
         keys = keys_of(files, options.prefixes)
         require_unique(keys, old.paths, [str(file.path) for file in files])
-        taken = Taken(refused=list(old.refused))
+        new = set(chain(*keys))
+        taken = Taken(refused=[row for row in old.refused if row.path not in new])
         before = len(taken.refused)
         rows = old.count + sum(file.count for file in files)
 

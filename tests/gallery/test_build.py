@@ -169,6 +169,22 @@ def test_added_rows_come_after_the_old_ones(gallery_path: Path, write_faces: Wri
         assert gallery.identities[60:] == ["new"] * 3 + ["person00"] * 3
 
 
+def test_a_refused_picture_that_comes_again_is_refused_no_more_or_once(
+    tmp_path: Path, write_faces: WriteFaces
+) -> None:
+    vectors = clustered(2, 2)
+    vectors[1:3] = np.nan
+    first = write_faces("first.h5", vectors, list("aabb"))
+    build(BuildOptions(files=[first], out=tmp_path / "g"))
+    again = clustered(2, 2)[1:3]
+    again[1] = np.nan
+    second = write_faces("second.h5", again, list("ab"), paths=["a/1.jpg", "b/2.jpg"])
+    assert add(AddOptions(gallery=tmp_path / "g", files=[second]))["refused"] == 1
+    with load_gallery(tmp_path / "g") as gallery:
+        assert [row.path for row in gallery.refused] == ["b/2.jpg"]
+        assert gallery.paths == ["a/0.jpg", "b/3.jpg", "a/1.jpg"]
+
+
 def test_adding_a_key_that_is_there_changes_nothing(gallery_path: Path, tmp_path: Path) -> None:
     before = _bytes(gallery_path)
     with pytest.raises(InputError, match="60 keys are there already"):
