@@ -16,13 +16,15 @@ import numpy as np
 from faceidx.errors import InputError
 from faceidx.gallery.device import MAX_GPU_K
 from faceidx.gallery.folder import Gallery
-from faceidx.gallery.rank import rank_all
+from faceidx.gallery.rank import exact_scores
 from faceidx.gallery.unit import require_dim
 
 # Cells of one block of results; with scores and rows 12 bytes a cell.
 _BLOCK_CELLS = 1 << 22
 _BLOCK_QUERIES = 4096
-# Where this many neighbours do not show enough people, all rows are ranked for that query.
+# Rows that so many queries are compared with at once.
+_BLOCK_ROWS = 1024
+# Where this many neighbours do not show enough people, the query is compared with everybody.
 _MAX_NEIGHBOURS = 1024
 
 _log = logging.getLogger(__name__)
@@ -98,8 +100,10 @@ def nearest_identities(
         if width == gallery.count:
             break
         width = min(gallery.count, 4 * width)
-    for query in open_queries:
-        found[query] = _people_of(gallery, *rank_all(gallery.rows, vectors[query]), wanted)
+    for query, people in zip(
+        open_queries, _by_every_picture(gallery, vectors[open_queries], wanted), strict=True
+    ):
+        found[query] = people
     return found
 
 
@@ -150,6 +154,35 @@ def _search_block(gallery: Gallery, vectors: np.ndarray, k: int) -> tuple[np.nda
         if len(shared):
             scores[shared, :k], rows[shared, :k] = gallery.scan.search(vectors[shared], k)
     return scores[:, :k], rows[:, :k]
+
+
+def _by_every_picture(
+    gallery: Gallery, vectors: np.ndarray, wanted: int
+) -> Iterator[list[Candidate]]:
+    """Compare queries with all pictures of everybody, for their nearest people.
+
+    Float32 products, off by no more than (D + 2) 2^-24 (of unit vectors), say who may be among
+    them; exact scores of all pictures of these decide.
+    """
+    codes = gallery.codes
+    rows = np.argsort(codes, kind="stable")[np.count_nonzero(codes < 0) :]  # person by person
+    starts = np.searchsorted(codes[rows], np.arange(len(gallery.people) + 1))
+    for block in _blocks(len(vectors), len(gallery.people)):
+        queries = vectors[block]
+        best = np.full((len(queries), len(gallery.people)), -np.inf, dtype=np.float32)
+        for first in range(0, len(rows), _BLOCK_ROWS):
+            part = rows[first : first + _BLOCK_ROWS]
+            scores = queries @ gallery.vectors(part).T
+            people, at = np.unique(codes[part], return_index=True)
+            scores = np.maximum.reduceat(scores, at, axis=1)
+            best[:, people] = np.maximum(best[:, people], scores)
+        least = np.partition(best, -wanted, axis=1)[:, -wanted] - (gallery.dim + 2) * 2.0**-23
+        for query, near in zip(queries, best >= least[:, None], strict=True):
+            theirs = np.concatenate([rows[starts[n] : starts[n + 1]] for n in np.flatnonzero(near)])
+            nothing = np.zeros(len(theirs), dtype=np.int64)
+            scores = exact_scores(gallery.rows, query[None], nothing, theirs)
+            order = np.lexsort((theirs, -scores))
+            yield _people_of(gallery, scores[order], theirs[order], wanted)
 
 
 def _people_of(

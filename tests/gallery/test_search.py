@@ -109,6 +109,24 @@ def test_nearest_people_equal_a_naive_loop(
             assert candidate.score == pytest.approx(float(probe @ vectors[candidate.row]), abs=1e-6)
 
 
+def test_who_is_compared_with_everybody_gets_the_same_people_where_scores_are_equal(
+    tmp_path: Path, write_faces: WriteFaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = np.tile(clustered(6, 2, seed=3), (4, 1))
+    names = [f"p{n % 9}" if n % 5 else "" for n in range(48)]
+    build(BuildOptions(files=[write_faces("f.h5", vectors, names)], out=tmp_path / "g"))
+    with load_gallery(tmp_path / "g") as gallery:
+
+        def found() -> list[list[tuple[str, int]]]:
+            nearest = [nearest_identities(gallery, vectors[:12], wanted) for wanted in (1, 4, 9)]
+            return [[(c.identity, c.row) for c in people] for some in nearest for people in some]
+
+        expected = found()
+        monkeypatch.setattr(search_module, "_MAX_NEIGHBOURS", 1)
+        monkeypatch.setattr(search_module, "_BLOCK_ROWS", 7)
+        assert found() == expected
+
+
 def test_a_gallery_without_names_finds_nobody(tmp_path: Path, write_faces: WriteFaces) -> None:
     file = write_faces("faces.h5", clustered(1, 3), ["", "", ""])
     build(BuildOptions(files=[file], out=tmp_path / "g"))
