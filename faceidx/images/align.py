@@ -59,7 +59,9 @@ def scale_of(matrix: np.ndarray) -> float:
     return float(math.hypot(matrix[0, 0], matrix[1, 0]))
 
 
-def warp(photo: Photo, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def warp(
+    photo: Photo, matrix: np.ndarray, size: tuple[int, int], *, detail: float = 2.0
+) -> np.ndarray:
     """Cut a face out of a photo, in one step from its pixels.
 
     Where many of the photo's pixels fall into one of the crop, they are averaged: the warp makes a
@@ -69,6 +71,8 @@ def warp(photo: Photo, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     Args:
         matrix: (2, 3) from the photo to the crop.
         size: height and width of the crop.
+        detail: pixels of the photo that are wanted across one of the crop, as far as it has them.
+            With two, a photo decoded reduced gives the same crop as a whole one.
 
     Returns:
         (height, width, 3) uint8 RGB.
@@ -81,8 +85,7 @@ def warp(photo: Photo, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     inverse = np.linalg.inv(matrix[:, :2])
     reached = (corners - matrix[:, 2]) @ inverse.T
     (left, top), (right, bottom) = reached.min(axis=0) - 2, reached.max(axis=0) + 2
-    # Twice the crop's detail, so that a photo decoded reduced gives the same crop as a whole one.
-    part = photo.part(left, top, right, bottom, detail=2 * scale_of(matrix))
+    part = photo.part(left, top, right, bottom, detail=detail * scale_of(matrix))
     if part is None:
         raise PictureError("the face lies beyond the photo")
     # From the part to the photo (pixel centres at whole numbers), then to the finer crop.

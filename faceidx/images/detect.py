@@ -45,8 +45,6 @@ class Detections(NamedTuple):
     order of the picture, left before right."""
     scores: np.ndarray
     """(n,) float32, from 0 to 1."""
-    seen: np.ndarray
-    """(n,) float32 longer side of each in the pixels that the network was shown."""
 
     def take(self, rows: np.ndarray) -> Detections:
         return Detections(*(column[rows] for column in self))
@@ -55,7 +53,6 @@ class Detections(NamedTuple):
 NO_DETECTIONS = Detections(
     np.empty((0, 4), np.float32),
     np.empty((0, 5, 2), np.float32),
-    np.empty(0, np.float32),
     np.empty(0, np.float32),
 )
 
@@ -183,7 +180,7 @@ def _decoded(cells: np.ndarray, outputs: Sequence[np.ndarray], min_score: float)
     middles = (corners + place[:, :2]) * strides
     landmarks = (corners[:, None] + points[rows].reshape(-1, 5, 2)) * strides[:, None]
     boxes = np.concatenate([middles - sides / 2, sides], axis=1)
-    return Detections(boxes, landmarks, scores, sides.max(axis=1))
+    return Detections(boxes, landmarks, scores)
 
 
 @functools.lru_cache(maxsize=64)

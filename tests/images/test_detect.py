@@ -61,7 +61,7 @@ def test_a_missing_detector_file_is_one_line(tmp_path: Path) -> None:
 def _boxes(*rows: tuple[float, float, float, float, float]) -> Detections:
     table = np.array(rows, np.float32)
     landmarks = np.zeros((len(rows), 5, 2), np.float32)
-    return Detections(table[:, :4], landmarks, table[:, 4], table[:, 2:4].max(axis=1))
+    return Detections(table[:, :4], landmarks, table[:, 4])
 
 
 def test_of_boxes_that_share_much_the_surest_stays() -> None:

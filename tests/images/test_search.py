@@ -158,3 +158,30 @@ def test_the_second_look_makes_places_steadier(person: Portrait, detector: Detec
         for seen, found in ((single, first), (ours, again)):
             seen.append((found.landmarks[0] - truth.landmarks) / truth.box[3])
     assert np.std(ours, axis=0).mean() < 0.7 * np.std(single, axis=0).mean()
+
+
+@pytest.mark.parametrize(
+    ("length", "tilt"),
+    [(45, -25), (45, 25), (120, -50), (120, -25), (120, 50), (400, -25), (400, 25), (400, 50)],
+)
+def test_a_tilted_face_is_found_with_its_tilt(
+    person: Portrait, detector: Detector, length: float, tilt: int
+) -> None:
+    """The detector by itself takes those that it sees small for nearly upright."""
+    side = round(4 * length)
+    photo = np.full((side, side, 3), 128, np.uint8)
+    truth = paste(photo, person, length=length, at=(side / 2, side / 2))
+    turn = cv2.getRotationMatrix2D((side / 2 - 0.5, side / 2 - 0.5), -tilt, 1)
+    turned = cv2.warpAffine(photo, turn, (side, side), borderValue=(128, 128, 128))
+    straight, found = _find(photo, detector, "central"), _find(turned, detector, "central")
+    assert truth.distance(straight.landmarks[0]) < _NEAR
+    expected = straight.landmarks[0] @ turn[:, :2].T + turn[:, 2]
+    away = np.linalg.norm(found.landmarks[0] - expected, axis=1).mean()
+    assert away < 0.035 * length
+    assert abs(_tilt(found.landmarks[0]) - _tilt(straight.landmarks[0]) - tilt) < 6.5
+
+
+def _tilt(landmarks: np.ndarray) -> float:
+    """Of the line between the eyes, clockwise, in degrees."""
+    across = landmarks[1] - landmarks[0]
+    return float(np.degrees(np.arctan2(across[1], across[0])))
