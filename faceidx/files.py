@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import hashlib
 import os
@@ -46,10 +47,20 @@ def where_it_leads(path: Path) -> Path:
     Raises:
         InputError: the link leads back to itself.
     """
+    if goes_in_a_circle(path):
+        raise InputError(f"{path} is a link that leads nowhere; remove it")
+    return path.resolve() if path.is_symlink() else path
+
+
+def goes_in_a_circle(path: Path) -> bool:
+    """Whether a link, of the path or of a folder on it, leads back to itself."""
     try:
-        return path.resolve() if path.is_symlink() else path
-    except (OSError, RuntimeError):
-        raise InputError(f"{path} is a link that leads nowhere; remove it") from None
+        os.stat(path)  # noqa: PTH116 - Python's versions differ in what `Path` makes of circles
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    except ValueError:  # a NUL
+        return False
+    return False
 
 
 def cache_folder() -> Path | None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from faceidx.files import goes_in_a_circle
+
 
 class _Path(click.Path):
     """A path; an empty one, as of a variable that is not set, would be the current folder."""
@@ -20,7 +22,10 @@ class _Path(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not os.fspath(value):
             self.fail("the path is empty", param, ctx)
-        return super().convert(value, param, ctx)
+        path: Any = super().convert(value, param, ctx)
+        if goes_in_a_circle(path):
+            self.fail(f"{path} is a link that leads back to itself", param, ctx)
+        return path
 
 
 FILE, OUTPUT = _Path(written=False), _Path(written=True)

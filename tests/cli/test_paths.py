@@ -20,6 +20,23 @@ def embedded(run_cli: RunCli, pictures: Path, fake_model_file: Path, tmp_path: P
     return out
 
 
+def test_links_in_a_circle_are_refused_wherever_a_path_is_taken(
+    run_cli: RunCli, embedded: Path, pictures: Path, fake_model_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    for circle in (tmp_path / "circle", tmp_path / "circle" / "x"):
+        for words in (
+            ("index", "build", embedded, "--out", circle),
+            ("index", "add", circle, embedded),
+            ("verify-pairs", circle, "--embeddings", embedded),
+            ("train", pictures, "--out", circle),
+            ("train", circle, "--out", tmp_path / "run"),
+            ("embed", pictures, "--model", circle, "--out", tmp_path / "out.h5"),
+        ):
+            _, err = run_cli(*words, code=2)
+            assert f"{circle} is a link that leads back to itself" in err
+
+
 def test_outputs_that_are_inputs_are_refused(
     run_cli: RunCli, embedded: Path, pictures: Path, fake_model_file: Path, tmp_path: Path
 ) -> None:

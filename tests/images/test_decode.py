@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -429,7 +430,7 @@ def test_a_file_that_is_not_there_or_no_file_has_its_reason(tmp_path: Path) -> N
     }
     assert _reason(Path("/dev/zero")) == "not a file"
     assert _reason(tmp_path / ("x" * 300 + ".jpg")) == "cannot be opened: File name too long"
-    assert _reason(tmp_path / "nul\0.jpg") == "cannot be opened: embedded null byte"
+    assert re.fullmatch("cannot be opened: .*embedded null.*", _reason(tmp_path / "nul\0.jpg"))
 
 
 def test_a_file_that_may_not_be_read_says_so(
