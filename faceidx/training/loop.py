@@ -42,8 +42,8 @@ def train(options: TrainOptions, progress: ProgressCallback = silent) -> dict[st
     """
     hardware = settle_hardware(options)
     require_launcher(hardware)
-    if is_first_process() and not options.overwrite:
-        run_folder.refuse_finished(options.out)
+    if is_first_process():
+        run_folder.refuse_at_once(options.out, overwrite=options.overwrite)
     job = settle_job(options, hardware, progress)
     with ExitStack() as stack:
         if is_first_process():  # the others wait for it when they meet in `launch`

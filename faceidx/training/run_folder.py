@@ -12,7 +12,7 @@ from typing import Any
 import tomli_w
 
 from faceidx.errors import InputError
-from faceidx.files import FOLDER_MODE, remove_leftovers, whole_file
+from faceidx.files import FOLDER_MODE, remove_leftovers, require_parent, where_it_leads, whole_file
 from faceidx.tables import write_rows
 from faceidx.training.options import Recipe, TrainOptions
 from faceidx.training.state import read_state
@@ -51,13 +51,14 @@ def settings_of(
     return json.loads(json.dumps(plain, default=str))
 
 
-def refuse_finished(run: Path) -> None:
-    """Refuse a finished run at once: reading the pictures anew may take minutes.
+def refuse_at_once(run: Path, *, overwrite: bool) -> None:
+    """Refuse what can be told before the pictures are read, which may take minutes.
 
     Raises:
-        InputError: it is finished.
+        InputError: the run is finished, or cannot be written.
     """
-    saved = read_state(run / STATE)
+    require_parent(where_it_leads(run))
+    saved = None if overwrite else read_state(run / STATE)
     if saved and saved[0].finished:
         raise InputError(f"{run} {_FINISHED}")
 

@@ -157,6 +157,8 @@ def test_a_finished_run_is_not_trained_again(people: Path, unbroken: Path) -> No
     seen: list[Progress] = []
     with pytest.raises(InputError, match="holds a finished run; give --overwrite"):
         train(quick(people, unbroken), seen.append)
+    with pytest.raises(InputError, match="nowhere does not exist; create it first"):
+        train(quick(people, unbroken.with_name("nowhere") / "run"), seen.append)
     assert seen == []  # it is told before the pictures are read
 
 
