@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from faceidx.files import whole_file
+from faceidx.losses.cosine import CosineHead
 from faceidx.models.file import write_model
 from faceidx.models.tensor_file import hand_over_rows
 from faceidx.training import guard, history, run_folder
@@ -63,12 +64,15 @@ def write_epoch(run: Run, board: Board) -> None:
     """Write what an epoch leaves behind, but for the state; all processes take part."""
     job, state, folder = run.job, run.state, run.job.options.out
     line = state.history[-1]
+    head = run.plain.head
+    margin = {"margin": float(head.margin)} if isinstance(head, CosineHead) else {}
     training = {
         "stage": job.start.stage,
         "seed": job.options.seed,
         "images": len(job.data.rows),
         "epochs": job.recipe.epochs,
         "augment": job.recipe.augment,
+        **margin,
         **line,
     }
     content = model_file(run.judged, job.recipe, job.data.class_names, training, job.template)

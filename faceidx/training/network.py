@@ -216,6 +216,9 @@ def fixed_settings(start: Start, options: TrainOptions) -> dict[str, Any]:
         if given is not None and given != value:
             flag = name.replace("_", "-")
             raise InputError(f"--{flag} {given}: {options.from_model} has {value}; drop --{flag}")
+    margin = record.training.get("margin")
+    if "scale" in facts and options.margin is None and isinstance(margin, float):
+        facts["margin"] = margin  # its classifier is used to it, but may learn another
     return facts
 
 

@@ -320,6 +320,16 @@ def test_continue_keeps_the_classifier_and_its_classes(
     assert change < 1e-3
 
 
+def test_continue_keeps_scale_and_margin_of_a_margin_loss(people: Path, tmp_path: Path) -> None:
+    first = quick(people, tmp_path / "first", loss="cosface", scale=16.0, margin=0.1, epochs=1)
+    train(first)
+    more = {"from_model": first.out / "model.safetensors", "stage": "continue"}
+    for given, margin in ((None, 0.1), (0.2, 0.2)):
+        options = quick(people, tmp_path / "run", margin=given, **more)
+        recipe = settle_job(options, settle_hardware(options), lambda _: None).recipe
+        assert (recipe.loss, recipe.scale, recipe.margin) == ("cosface", 16.0, margin)
+
+
 def test_a_model_to_start_from_is_never_replaced_by_the_run(
     people: Path, unbroken: Path, tmp_path: Path
 ) -> None:
