@@ -24,8 +24,7 @@ def build_optimizer(network: TrainingNetwork, recipe: Recipe, stage: str) -> tor
     Every group carries `rate`, its factor of the schedule's learning rate.
     """
     groups = []
-    for part, rate in _parts(network, stage):
-        parameters = [p for p in part if p.requires_grad]
+    for parameters, rate in _parts(network, stage):
         decayed = [p for p in parameters if p.ndim > 1]
         plain = [p for p in parameters if p.ndim <= 1]
         groups.append({"params": decayed, "weight_decay": recipe.weight_decay, "rate": rate})
@@ -38,12 +37,17 @@ def build_optimizer(network: TrainingNetwork, recipe: Recipe, stage: str) -> tor
 
 def _parts(network: TrainingNetwork, stage: str) -> Iterator[tuple[list[nn.Parameter], float]]:
     """Parts of the network and the factor of each one's rate; the head comes last."""
-    parts = list(network.backbone.children())
-    inside = {id(p) for part in parts for p in part.parameters()}
-    if stage != "finetune" or any(id(p) not in inside for p in network.backbone.parameters()):
+    # A part that has nothing to learn, such as one that pools, is no step between two others.
+    parts = [part for part in network.backbone.children() if _learned(part)]
+    inside = {id(p) for part in parts for p in _learned(part)}
+    if stage != "finetune" or any(id(p) not in inside for p in _learned(network.backbone)):
         parts = [network.backbone]
     for place, part in enumerate(parts):
         before = len(parts) - 1 - place
         rate = _LAST_PART_RATE * _PART_BEFORE**before if stage == "finetune" else 1.0
-        yield list(part.parameters()), rate
+        yield _learned(part), rate
     yield network.trained_head(), 1.0
+
+
+def _learned(part: nn.Module) -> list[nn.Parameter]:
+    return [p for p in part.parameters() if p.requires_grad]

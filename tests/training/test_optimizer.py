@@ -21,10 +21,10 @@ def _recipe(**more: object) -> Recipe:
     return Recipe(**settings)  # type: ignore[arg-type]
 
 
-def _network() -> TrainingNetwork:
-    backbone = create_backbone("resnet18", embedding_dim=8, image_size=(32, 32))
+def _network(arch: str = "resnet18", dim: int = 8) -> TrainingNetwork:
+    backbone = create_backbone(arch, embedding_dim=dim, image_size=(32, 32))
     usual = Preprocessing(image_size=(32, 32), color="rgb", mean=(0.5,) * 3, std=(0.5,) * 3)
-    return TrainingNetwork(backbone, SoftmaxHead(8, 3), {}, usual)
+    return TrainingNetwork(backbone, SoftmaxHead(dim, 3), {}, usual)
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
@@ -55,3 +55,17 @@ def test_a_backbone_with_weights_outside_of_its_parts_learns_at_one_rate() -> No
     network.backbone.register_parameter("loose", nn.Parameter(torch.zeros(2)))
     optimizer = build_optimizer(network, _recipe(), "finetune")
     assert {group["rate"] for group in optimizer.param_groups} == {0.1, 1.0}
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "iresnet18", "mobilefacenet", "hybrid"])
+def test_parts_that_learn_nothing_slow_none_of_those_before_them(arch: str) -> None:
+    network = _network(arch, 60)
+    optimizer = build_optimizer(network, _recipe(), "finetune")
+    rates = {id(p): g["rate"] for g in optimizer.param_groups for p in g["params"]}
+    learning = [
+        {rates[id(p)] for p in child.parameters() if p.requires_grad}
+        for _, child in network.backbone.named_children()
+    ]
+    in_order = [rate for found in learning if found for rate in found]
+    expected = [0.1 * 0.75**before for before in range(len(in_order))]
+    assert in_order == pytest.approx(expected[::-1])
