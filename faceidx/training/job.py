@@ -65,6 +65,7 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
     Raises:
         InputError: options, model or data do not fit together.
     """
+    _require_utf8(options)
     require_elsewhere(options.out, options.data)
     model = options.from_model
     if model and model.resolve().is_relative_to(options.out.resolve()):
@@ -131,6 +132,24 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
     rows = job.head_rows(hardware.processes, 0)
     build_network(recipe, start, preprocessing, len(data.class_names), rows)
     return job
+
+
+def _require_utf8(options: TrainOptions) -> None:
+    """Refuse paths that the files of a run have no way to write.
+
+    Raises:
+        InputError: bytes of one are no UTF-8.
+    """
+    for name in ("out", "root", "from_model", "val", "pairs", "pairs_root"):
+        path = str(getattr(options, name))
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            flag = "from" if name == "from_model" else name.replace("_", "-")
+            raise InputError(
+                f"--{flag} {path}: TensorBoard and TOML can only hold UTF-8; give a link to it of "
+                "another name"
+            ) from None
 
 
 def _require_what_options_are_about(options: TrainOptions, recipe: Recipe) -> None:

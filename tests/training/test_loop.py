@@ -368,6 +368,8 @@ def test_finetune_takes_new_people_and_keeps_the_backbone(unbroken: Path, tmp_pa
         ({"aux_start": "²", "aux": ("center",)}, "--aux-start ²"),
         ({"aux_start": "4", "aux": ("center",)}, "--aux-start 4: there are 3 epochs"),
         ({"aux_start": "2"}, "--aux-start is of no use without --aux"),
+        ({"out": Path("run\udcff")}, "--out run.*can only hold UTF-8; give a link to it"),
+        ({"from_model": Path("a\udcff")}, "--from a.*can only hold UTF-8"),
         ({"aux_weight": 0.1}, "--aux-weight is of no use without --aux"),
         ({"pairs_root": Path("photos")}, "--pairs-root is of no use without --pairs"),
         ({"pairs_format": "lfw"}, "--pairs-format is of no use without --pairs"),
@@ -384,7 +386,7 @@ def test_options_that_make_no_sense_leave_no_folder_behind(
     people: Path, tmp_path: Path, more: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        train(quick(people, tmp_path / "run", **more))
+        train(quick(people, **{"out": tmp_path / "run", **more}))
     assert not (tmp_path / "run").exists()
 
 
