@@ -16,6 +16,7 @@ import torch
 from lightning_fabric import Fabric
 
 from faceidx.errors import FaceidxError, InputError
+from faceidx.images.workers import usable_cores
 from faceidx.models.device import resolve_device
 from faceidx.models.engines import fast_precisions
 from faceidx.progress import Progress, ProgressCallback
@@ -229,8 +230,7 @@ def _child(
     os.umask(0o077)
     _end_with_the_parent()
     if fabric.device.type == "cpu":
-        # Each process would otherwise start a thread a core and they would fight over them.
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+        torch.set_num_threads(_threads_each(processes))
     try:
         result = work(fabric, parcel.content, queue.put if fabric.is_global_zero else _drop)
         # A process that ends while its communication threads run is aborted by the C++ library.
@@ -244,6 +244,11 @@ def _child(
         queue.put(KeyboardInterrupt())
         # torch takes a child that ends by an interrupt for one that has done its work.
         raise RuntimeError("interrupted") from None
+
+
+def _threads_each(processes: int) -> int:
+    """A share of the cores: with a thread a core in each process they would fight over them."""
+    return min(torch.get_num_threads(), max(1, usable_cores() // processes))
 
 
 def _end_with_the_parent() -> None:

@@ -20,6 +20,7 @@ import torch
 from faceidx.images.decode import PictureError
 from faceidx.images.preprocess import load
 from faceidx.images.sources import Picture
+from faceidx.images.workers import usable_cores
 from faceidx.models.device import free_memory
 from faceidx.progress import Progress, ProgressCallback
 from faceidx.threads import single_threads
@@ -194,4 +195,4 @@ def _room(*, shared: bool) -> float:
 @cache
 def _decoders() -> ThreadPoolExecutor:
     """The threads of this process that decode: Pillow works outside Python's lock."""
-    return ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    return ThreadPoolExecutor(min(8, usable_cores()))

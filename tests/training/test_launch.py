@@ -15,7 +15,13 @@ from lightning_fabric import Fabric
 
 from faceidx.errors import InputError, JobError
 from faceidx.progress import Progress, ProgressCallback
-from faceidx.training.launch import Hardware, launch, require_launcher, settle_hardware
+from faceidx.training.launch import (
+    Hardware,
+    _threads_each,
+    launch,
+    require_launcher,
+    settle_hardware,
+)
 from faceidx.training.options import TrainOptions
 
 
@@ -93,6 +99,16 @@ def test_the_precision_is_one_that_the_named_gpus_are_fast_at(
     fast = {"cuda:0": ["bf16"], "cuda:1": ["fp16"]}
     monkeypatch.setattr("faceidx.training.launch.fast_precisions", fast.get)
     assert settle_hardware(_options(device=device)).precision == precision
+
+
+def test_processes_share_the_cores_that_they_may_use_and_obey_who_wants_fewer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("faceidx.training.launch.usable_cores", lambda: 6)  # of a larger machine
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    assert [_threads_each(processes) for processes in (1, 2, 4, 12)] == [6, 3, 1, 1]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # as OMP_NUM_THREADS said
+    assert [_threads_each(processes) for processes in (1, 2, 4)] == [2, 2, 1]
 
 
 def _write_for_ever(fabric: Fabric, file: Path, progress: ProgressCallback) -> None:
