@@ -31,6 +31,8 @@ class AngleLoss(nn.Module):
     def __init__(self, margin: int = 4) -> None:
         super().__init__()
         self.margin = margin
+        self.parts = 1
+        """Parts that a batch comes in: it is one step of the annealing all the same."""
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def forward(
@@ -56,7 +58,8 @@ class AngleLoss(nn.Module):
 
     def annealed_lambda(self) -> torch.Tensor:
         """The present lambda, a scalar tensor."""
-        return (LAMBDA_BASE / (1 + LAMBDA_GAMMA * self.step)).clamp(min=LAMBDA_MIN)
+        batches = (self.step + self.parts - 1) // self.parts
+        return (LAMBDA_BASE / (1 + LAMBDA_GAMMA * batches)).clamp(min=LAMBDA_MIN)
 
 
 def _psi(cosine: torch.Tensor, margin: int) -> torch.Tensor:

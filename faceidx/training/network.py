@@ -12,6 +12,7 @@ from torch import nn
 
 from faceidx.errors import InputError
 from faceidx.images.preprocess import Preprocessing
+from faceidx.losses.angle import AngleLoss
 from faceidx.losses.cosine import CosineHead
 from faceidx.losses.registry import COSINE_HEADS, create_auxiliary, create_head
 from faceidx.losses.scoring_head import ScoringHead
@@ -273,7 +274,11 @@ def build_network(
         for name in recipe.aux
     }
     shard = ClassShard(cast(ScoringHead, head), rows, recipe.sample_rate) if rows else None
-    return TrainingNetwork(backbone, head, auxiliaries, preprocessing, shard)
+    network = TrainingNetwork(backbone, head, auxiliaries, preprocessing, shard)
+    for module in network.modules():
+        if isinstance(module, AngleLoss):
+            module.parts = min(recipe.accumulate, recipe.batch_size)
+    return network
 
 
 def _rows_of(

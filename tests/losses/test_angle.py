@@ -121,3 +121,13 @@ def test_lambda_is_annealed_by_training_alone_and_kept_in_the_state() -> None:
     again.load_state_dict(loss.state_dict())
     assert again.annealed_lambda().item() == pytest.approx(found[-1])
     assert _at_step(10**6).annealed_lambda().item() == 5
+
+
+def test_a_batch_in_parts_is_one_step_of_the_annealing() -> None:
+    loss = AngleLoss()
+    loss.parts = 3
+    found = []
+    for _ in range(7):
+        loss(*_batch(torch.float32))
+        found.append(loss.annealed_lambda().item())
+    assert found == pytest.approx([1000 / 1.12] * 3 + [1000 / 1.24] * 3 + [1000 / 1.36])

@@ -8,6 +8,9 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 
+from faceidx.images.preprocess import Preprocessing
+from faceidx.losses.angle import AngleLoss
+from faceidx.training.network import Start, build_network
 from faceidx.training.options import Recipe
 from faceidx.training.step import learn
 
@@ -98,3 +101,11 @@ def test_fp16_skips_a_step_that_overflows_and_scales_down(overflow: str, clip: f
         sums = learn(fabric, network, optimizer, pictures, labels, {}, recipe)
         assert sums["skipped"] == 0 and sums["loss"] > 0
         assert (plain.layer.weight.detach() != before).any()
+
+
+def test_the_annealing_counts_batches_however_many_parts_they_come_in() -> None:
+    recipe = _recipe(accumulate=4, loss="sphereface", aux=("angle",), image_size=32)
+    usual = Preprocessing(image_size=(32, 32), color="rgb", mean=(0.5,) * 3, std=(0.5,) * 3)
+    network = build_network(recipe, Start(stage="pretrain"), usual, classes=3)
+    parts = [module.parts for module in network.modules() if isinstance(module, AngleLoss)]
+    assert parts == [4, 4]
