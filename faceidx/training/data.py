@@ -115,8 +115,11 @@ def load_data(
         InputError: nothing is left to train on, or the validation data are of no use.
     """
     share = _share(options.val)
+    judges: Sequence[Picture] = ()
     if share is None:
-        require_elsewhere(options.out, Path(options.val))
+        folder = Path(options.val)
+        require_elsewhere(options.out, folder)
+        judges = open_source(folder, follow_links=options.follow_links).pictures
     wanted = np.flatnonzero(found.usable(options.min_pictures))
     pictures = Chosen(pictures=found.source.pictures, rows=wanted)
     people = found.people[wanted]
@@ -149,7 +152,7 @@ def load_data(
         verify_people=people[verify],
     )
     if share is None:
-        validation = _folder_validation(options, number, open_bank)
+        validation = _folder_validation(judges, options.val, number, open_bank)
     return TrainingData(
         bank=bank,
         rows=rows,
@@ -176,11 +179,9 @@ def _share(val: str) -> float | None:
 
 
 def _folder_validation(
-    options: TrainOptions, number: dict[str, int], open_bank: OpenBank
+    every: Sequence[Picture], folder: str, number: dict[str, int], open_bank: OpenBank
 ) -> Judged:
     """Judge by a folder: known people the classifier, all people the embedding."""
-    folder = Path(options.val)
-    every = open_source(folder, follow_links=options.follow_links).pictures
     pictures = [p for p in every if p.identity]
     bank, failed = open_bank(pictures)
     usable = np.setdiff1d(np.arange(len(pictures)), [row for row, _ in failed])

@@ -96,6 +96,12 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
     record = start.content.record if start.content else None
     if record:
         preprocessing = record.preprocessing
+    # What cannot be built fails here, before pictures are read for minutes. There are no more
+    # classes than people.
+    classes = len(start.classes or found.names)
+    spread = spread_head(options, recipe, classes, hardware.processes)
+    rows = RowRange(total=classes, processes=hardware.processes) if spread else None
+    build_network(recipe, start, preprocessing, classes, rows)
     bank = partial(
         open_bank,
         size=preprocessing.image_size,
@@ -117,7 +123,7 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
         )
     _require_work_for_norms(recipe, options.sync_bn, hardware.processes)
     settings = run_folder.settings_of(options, recipe, data.digests)
-    job = Job(
+    return Job(
         options=options,
         recipe=recipe,
         recipe_name=name,
@@ -128,10 +134,6 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
         template=record.template if record else recorded_template(options.data),
         head_is_spread=spread_head(options, recipe, len(data.class_names), hardware.processes),
     )
-    # What cannot be built fails here, before a file is made.
-    rows = job.head_rows(hardware.processes, 0)
-    build_network(recipe, start, preprocessing, len(data.class_names), rows)
-    return job
 
 
 def _require_utf8(options: TrainOptions) -> None:

@@ -385,9 +385,11 @@ def test_finetune_takes_new_people_and_keeps_the_backbone(unbroken: Path, tmp_pa
 def test_options_that_make_no_sense_leave_no_folder_behind(
     people: Path, tmp_path: Path, more: dict[str, object], message: str
 ) -> None:
+    seen: list[Progress] = []
     with pytest.raises(InputError, match=message):
-        train(quick(people, **{"out": tmp_path / "run", **more}))
+        train(quick(people, **{"out": tmp_path / "run", **more}), seen.append)
     assert not (tmp_path / "run").exists()
+    assert "batch_size" in more or seen == []  # nobody waits for pictures to be read first
 
 
 def test_a_model_and_options_that_contradict_it_are_refused(
