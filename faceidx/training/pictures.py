@@ -144,11 +144,14 @@ def open_bank(
         finds out while training.
     """
     needed = len(pictures) * size[0] * size[1] * 3
-    if needed > _room(shared=shared):
+    room, where = _room(shared=shared)
+    if needed > room:
         logger.warning(
-            "%d pictures need %.1f GiB decoded, so they are read anew each epoch",
+            "%d pictures need %.1f GiB decoded, for which %s has no room, so they are read anew "
+            "each epoch",
             len(pictures),
             needed / 2**30,
+            where,
         )
         return DiskBank(pictures=pictures, size=size), []
     store = torch.zeros((len(pictures), *size, 3), dtype=torch.uint8)
@@ -184,12 +187,12 @@ def _try_load(picture: Picture, size: tuple[int, int]) -> np.ndarray | str:
         return str(error)
 
 
-def _room(*, shared: bool) -> float:
-    """Bytes that decoded pictures may take."""
-    room = _MEMORY_SHARE * free_memory("cpu")
+def _room(*, shared: bool) -> tuple[float, str]:
+    """Bytes that decoded pictures may take, and where."""
+    rooms = [(_MEMORY_SHARE * free_memory("cpu"), "the memory")]
     if shared and _SHARED.is_dir():  # containers get 64 MB there by default
-        room = min(room, _SHARED_SHARE * shutil.disk_usage(_SHARED).free)
-    return room
+        rooms.append((_SHARED_SHARE * shutil.disk_usage(_SHARED).free, str(_SHARED)))
+    return min(rooms)
 
 
 @cache

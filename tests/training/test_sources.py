@@ -214,7 +214,8 @@ def test_processes_share_pictures_only_where_there_is_room_to_share(
     monkeypatch.setattr(pictures.shutil, "disk_usage", lambda _: room)
     data = _loaded(small, tmp_path / "run", devices=devices)
     assert isinstance(data.bank, bank)
-    assert ("read anew each epoch" in caplog.text) == (bank is DiskBank)
+    told = f"for which {tmp_path} has no room, so they are read anew each epoch"
+    assert (told in caplog.text) == (bank is DiskBank)
     # One process has no use for memory of which containers have little.
     assert bank is DiskBank or not data.bank.pictures.is_shared()  # type: ignore[attr-defined]
 
