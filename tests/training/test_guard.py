@@ -137,7 +137,8 @@ def test_half_the_weight_is_what_the_losses_come_back_with(
     # Their weight grows anew: less of it counts in the epoch they come back with than later.
     extra = [(line["loss"] - line["loss_head"]) / line["loss_center"] for line in lines[1:]]
     assert extra[0] < 0.75 * extra[1]
-    assert extra[1] == pytest.approx(0.5 * 0.003, rel=1e-5)  # of sums in float32
+    # A difference of losses in float32, some digits of which cancel out.
+    assert extra[1] == pytest.approx(0.5 * 0.003, rel=1e-4)
 
 
 def test_embeddings_that_overflow_in_validation_send_the_run_back(
