@@ -78,18 +78,7 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
     pictures = int(found.usable(options.min_pictures).sum())
     fixed = fixed_settings(start, options)
     name, recipe = settle_recipe(options, pictures=pictures, on_gpu=hardware.on_gpu, fixed=fixed)
-    strength_named(recipe.augment)
-    for setting, known in (("optimizer", OPTIMIZERS), ("sampling", SAMPLINGS)):
-        if getattr(recipe, setting) not in known:
-            given = getattr(recipe, setting)
-            raise InputError(f"no {setting} named {given!r}; there are {', '.join(known)}")
-    start_epoch = options.aux_start
-    if start_epoch != "auto" and not (start_epoch.isdecimal() and int(start_epoch) >= 1):
-        raise InputError(f"--aux-start {options.aux_start}: give auto or an epoch, from 1")
-    if start_epoch != "auto" and int(start_epoch) > recipe.epochs:
-        raise InputError(f"--aux-start {start_epoch}: there are {recipe.epochs} epochs")
-    if options.aux_weight is not None and not 0 <= options.aux_weight < math.inf:
-        raise InputError(f"--aux-weight {options.aux_weight}: give a number from 0")
+    _require_known_names(recipe)
     _require_what_options_are_about(options, recipe)
     side = recipe.image_size
     preprocessing = Preprocessing(image_size=(side, side), color="rgb", mean=_MEAN, std=_STD)
@@ -154,20 +143,40 @@ def _require_utf8(options: TrainOptions) -> None:
             ) from None
 
 
+def _require_known_names(recipe: Recipe) -> None:
+    """Refuse what nobody knows; losses and architectures are built at once.
+
+    Raises:
+        InputError: a name is unknown.
+    """
+    strength_named(recipe.augment)
+    for setting, known in (("optimizer", OPTIMIZERS), ("sampling", SAMPLINGS)):
+        given = getattr(recipe, setting)
+        if given not in known:
+            raise InputError(f"no {setting} named {given!r}; there are {', '.join(known)}")
+
+
 def _require_what_options_are_about(options: TrainOptions, recipe: Recipe) -> None:
-    """Refuse options that nothing would come of.
+    """Refuse options of pair lists and auxiliary losses that nothing would come of.
 
     Raises:
         InputError: there are.
     """
+    start, weight = options.aux_start, options.aux_weight
+    if start != "auto" and not (start.isdecimal() and int(start) >= 1):
+        raise InputError(f"--aux-start {start}: give auto or an epoch, from 1")
+    if start != "auto" and int(start) > recipe.epochs:
+        raise InputError(f"--aux-start {start}: there are {recipe.epochs} epochs")
+    if weight is not None and not 0 <= weight < math.inf:
+        raise InputError(f"--aux-weight {weight}: give a number from 0")
     about_pairs = {
         "--pairs-root": options.pairs_root,
         "--pairs-format": options.pairs_format,
         "--select pairs": options.select == "pairs",
     }
     about_aux = {
-        "--aux-weight": options.aux_weight is not None,
-        "--aux-start": options.aux_start != "auto",
+        "--aux-weight": weight is not None,
+        "--aux-start": start != "auto",
     }
     for needed, there, flags in (
         ("--pairs", options.pairs, about_pairs),
