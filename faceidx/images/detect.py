@@ -75,11 +75,14 @@ class Detector:
         """
         return self.find_in_each(picture[None], min_score)[0]
 
-    def find_in_each(self, pictures: np.ndarray, min_score: float) -> list[Detections]:
+    def find_in_each(
+        self, pictures: np.ndarray, min_score: float, *, apart: bool = True
+    ) -> list[Detections]:
         """Find faces in pictures of one size.
 
         Args:
             pictures: (n, H, W, 3) uint8 RGB.
+            apart: keep one detection of a face; else all of them, those that are no numbers too.
         """
         count, height, width = pictures.shape[:3]
         rows, columns = (-(-side // _GRID) * _GRID for side in (height, width))
@@ -89,10 +92,8 @@ class Detector:
         network = _network(self.content)
         outputs = network.run(blob) if network.takes_many else _one_by_one(network, blob)
         cells = _cells(rows, columns)
-        return [
-            _of_one_face_each(_decoded(cells, [kind[row] for kind in outputs], min_score))
-            for row in range(count)
-        ]
+        each = [_decoded(cells, [kind[row] for kind in outputs], min_score) for row in range(count)]
+        return [_of_one_face_each(found) for found in each] if apart else each
 
 
 def open_detector(path: Path) -> Detector:
@@ -197,12 +198,14 @@ class _Network(NamedTuple):
     """The network ready to run."""
 
     session: Any
+    source: str
+    """Name of its input."""
     takes_many: bool
     """Whether it takes several pictures at once."""
 
     def run(self, blob: np.ndarray) -> tuple[np.ndarray, ...]:
         """Classes (n, c), objects (n, c), boxes (n, c, 4) and points (n, c, 10)."""
-        found = self.session.run(list(_OUTPUTS), {self.session.get_inputs()[0].name: blob})
+        found = self.session.run(list(_OUTPUTS), {self.source: blob})
         shapes = ((-1,), (-1,), (-1, 4), (-1, 10))
         parts = [found[first : first + len(_STRIDES)] for first in range(0, len(found), 3)]
         return tuple(
@@ -227,12 +230,13 @@ def _network(content: bytes) -> _Network:
     session = onnxruntime.InferenceSession(
         _of_any_size(content), options, providers=["CPUExecutionProvider"]
     )
+    source = session.get_inputs()[0].name
     two = np.zeros((2, 3, _GRID, _GRID), np.float32)
     try:
-        found = session.run(list(_OUTPUTS), {session.get_inputs()[0].name: two})
-        return _Network(session, all(len(output) == 2 for output in found))
+        found = session.run(list(_OUTPUTS), {source: two})
+        return _Network(session, source, all(len(output) == 2 for output in found))
     except Exception:  # onnxruntime raises nearly anything
-        return _Network(session, False)
+        return _Network(session, source, False)
 
 
 def _of_any_size(content: bytes) -> bytes:

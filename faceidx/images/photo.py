@@ -13,10 +13,12 @@ from faceidx.images.decode import (
     DEFAULT_MAX_PIXELS,
     DRAFTED,
     PictureError,
+    open_bytes,
     opened_picture,
     orientation,
     upright_rgb,
 )
+from faceidx.images.plain_jpeg import decode_plain
 
 
 class Part(NamedTuple):
@@ -46,11 +48,20 @@ class Photo:
         PictureError: as `decode`.
     """
 
+    size: tuple[int, int]
+    """Height and width of the whole photo, upright."""
+
     def __init__(
         self, data: bytes | Path, *, overview: int, max_pixels: int = DEFAULT_MAX_PIXELS
     ) -> None:
         self._data, self._max_pixels = data, max_pixels
         self._whole: Image.Image | None = None
+        with open_bytes(data) as file:
+            plain = decode_plain(file, max_pixels=max_pixels, at_least=overview)
+        if plain is not None:
+            self._pixels, self._factor = plain, 1
+            self.size = plain.shape[:2]
+            return
         with opened_picture(data, max_pixels) as image:
             width, height = image.size
             drafted = image.format in DRAFTED
@@ -62,7 +73,6 @@ class Photo:
             self._pixels = np.asarray(upright_rgb(image))
         rows, columns = self._pixels.shape[:2]
         self.size = (rows * self._factor, columns * self._factor)
-        """Height and width of the whole photo, upright."""
         if self._factor > 1 and not turned:
             # The last row and column of a reduced picture may reach beyond the photo.
             self.size = (height, width)

@@ -32,14 +32,15 @@ _TILE, _ROOM = 1280, 16
 # A box that ends so close to the border of a tile, in pixels, may be cut by it.
 _CUT = 2.0
 
-# The second look. Only where it is large does the detector see how far a face is tilted: of 20
-# degrees it tells 17 at a length of 256 pixels, and 6 at 64 to 96. Where it is upright, its places
-# are steadiest at the latter.
-_TILT_LENGTH, _TILT_SIDE = 256, 320
-_PLACE_LENGTH, _PLACE_SIDE = 96, 160
+# The second look: length of a face, and sides of the square that is looked at. Only where a face is
+# large does the detector see how far it is tilted: of 20 degrees it tells 17 at a length of 256
+# pixels, and 3 at 64 to 96. The middle of the face is enough for that, unless it is tilted far.
+_TILT_LENGTH, _TILT_SIDES = 256, (192, 320, 320)
 # Degrees that a face is tilted further than it was turned back, from which on it is looked at once
-# more, so many times at most.
-_TILTED, _MOST_TURNS = 10.0, 3
+# more.
+_TILTED = 6.0
+# Places are steadiest at this length, once a face is upright.
+_PLACE_LENGTH = _PLACE_SIDE = 96
 # Pixels of the photo that are enough for one of a look.
 _LOOK_DETAIL = 0.5
 _LOOK_SCORE, _LOOK_OVERLAP = 0.5, 0.3
@@ -192,10 +193,10 @@ def _looked_at_again(photo: Photo, detector: Detector, found: Detections) -> Det
 def _tilt(photo: Photo, detector: Detector, box: np.ndarray) -> float:
     """How far a face is tilted clockwise, in degrees."""
     tilt = 0.0
-    for _ in range(_MOST_TURNS):
-        looks = _looks(photo, detector, box, tilt, _TILT_LENGTH, _TILT_SIDE, mirrored=False)
+    for side in _TILT_SIDES:
+        looks = _looks(photo, detector, box, tilt, _TILT_LENGTH, side, mirrored=False)
         if not looks:
-            break
+            continue  # more of it may be needed
         points = looks[0][1]
         across = points[_RIGHT].mean(axis=0) - points[_LEFT].mean(axis=0)
         before, tilt = tilt, math.degrees(math.atan2(across[1], across[0]))
@@ -225,11 +226,11 @@ def _looks(
     square = warp(photo, matrix, (side, side), detail=_LOOK_DETAIL)
     expected = np.concatenate([side / 2 - box[2:] * scale / 2, box[2:] * scale])
     pictures = np.stack([square, cv2.flip(square, 1)] if mirrored else [square])
-    seen = detector.find_in_each(pictures, _LOOK_SCORE)
+    seen = detector.find_in_each(pictures, _LOOK_SCORE, apart=False)
     seen[1:] = [_unmirrored(found, side) for found in seen[1:]]
     looks = []
     for found in seen:
-        best = _closest(found, expected)
+        best = _surest(found, expected)
         if best is not None:
             left_top, sides = found.boxes[best, :2], found.boxes[best, 2:]
             points = np.concatenate([[left_top + sides / 2], found.landmarks[best]])
@@ -246,14 +247,14 @@ def _unmirrored(found: Detections, width: int) -> Detections:
     return found._replace(boxes=boxes, landmarks=landmarks)
 
 
-def _closest(found: Detections, expected: np.ndarray) -> int | None:
-    """The row that shares most with a box; None where none shares much."""
+def _surest(found: Detections, expected: np.ndarray) -> int | None:
+    """The surest row that shares much with a box; None where there is none."""
     if not len(found.scores):
         return None
     near = np.maximum(found.boxes[:, :2], expected[:2])
     far = np.minimum(found.boxes[:, :2] + found.boxes[:, 2:], expected[:2] + expected[2:])
     shared = np.maximum(far - near, 0).prod(axis=1)
     together = found.boxes[:, 2:].prod(axis=1) + expected[2:].prod() - shared
-    overlaps = shared / together
-    best = int(overlaps.argmax())
-    return best if overlaps[best] > _LOOK_OVERLAP else None
+    scores = np.where(shared > _LOOK_OVERLAP * together, found.scores, 0)
+    best = int(scores.argmax())
+    return best if scores[best] > 0 and np.isfinite(found.landmarks[best]).all() else None
