@@ -63,7 +63,8 @@ class Detector:
 
     name: str
     sha256: str
-    content: bytes = field(repr=False)
+    graph: bytes = field(repr=False)
+    """The network, for pictures of any size and number."""
     path: Path | None = field(default=None, compare=False)
     """Where it was read from."""
 
@@ -89,7 +90,7 @@ class Detector:
         blob = np.zeros((count, 3, rows, columns), np.float32)
         for plane, channel in enumerate((2, 1, 0)):  # the network takes BGR, as it is
             blob[:, plane, :height, :width] = pictures[..., channel]
-        network = _network(self.content)
+        network = _network(self.graph)
         outputs = network.run(blob) if network.takes_many else _one_by_one(network, blob)
         cells = _cells(rows, columns)
         each = [_decoded(cells, [kind[row] for kind in outputs], min_score) for row in range(count)]
@@ -112,8 +113,9 @@ def open_detector(path: Path) -> Detector:
         why = getattr(error, "strerror", None) or error
         raise InputError(f"the detector file {path} cannot be read: {why}") from None
     sha256 = hashlib.sha256(content).hexdigest()
-    detector = Detector(name=path.name, sha256=sha256, content=content, path=path)
     try:
+        graph = _of_any_size(content)
+        detector = Detector(name=path.name, sha256=sha256, graph=graph, path=path)
         detector.find(np.zeros((_GRID, _GRID, 3), np.uint8), 0.5)
     except Exception as error:  # onnx and onnxruntime raise nearly anything
         why = " ".join(str(error).split())[:200] or type(error).__name__
@@ -220,16 +222,14 @@ def _one_by_one(network: _Network, blob: np.ndarray) -> list[np.ndarray]:
 
 
 @functools.lru_cache(maxsize=2)
-def _network(content: bytes) -> _Network:
+def _network(graph: bytes) -> _Network:
     """The network, once a process, on one thread: each worker has its own core."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        _of_any_size(content), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     source = session.get_inputs()[0].name
     two = np.zeros((2, 3, _GRID, _GRID), np.float32)
     try:

@@ -35,7 +35,7 @@ _CUT = 2.0
 # The second look: length of a face, and sides of the square that is looked at. Only where a face is
 # large does the detector see how far it is tilted: of 20 degrees it tells 17 at a length of 256
 # pixels, and 3 at 64 to 96. The middle of the face is enough for that, unless it is tilted far.
-_TILT_LENGTH, _TILT_SIDES = 256, (192, 320, 320)
+_TILT_LENGTH, _TILT_SIDES = 256, (160, 320, 320)
 # Degrees that a face is tilted further than it was turned back, from which on it is looked at once
 # more.
 _TILTED = 6.0
