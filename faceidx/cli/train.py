@@ -110,6 +110,11 @@ The same command goes on after an interruption, and ends as if there had been no
     help=_BY_RECIPE,
 )
 @click.option(
+    "--template",
+    type=click.Choice(["arcface", "facenet"]),
+    help="How the faces of DATA are aligned, where `align` did not do it: so are those of photos.",
+)
+@click.option(
     "--val",
     default="0.1",
     show_default=True,

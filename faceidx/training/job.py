@@ -13,6 +13,7 @@ from faceidx.images.folders import require_elsewhere
 from faceidx.images.preprocess import Preprocessing
 from faceidx.images.templates import recorded_template
 from faceidx.losses.registry import SHARDED_HEADS
+from faceidx.models.record import ModelRecord
 from faceidx.processes import RowRange
 from faceidx.progress import ProgressCallback
 from faceidx.training import run_folder
@@ -85,6 +86,7 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
     record = start.content.record if start.content else None
     if record:
         preprocessing = record.preprocessing
+    template = _template(options, record)
     # What cannot be built fails here, before pictures are read for minutes. There are no more
     # classes than people.
     classes = len(start.classes or found.names)
@@ -120,9 +122,26 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
         data=data,
         preprocessing=preprocessing,
         settings=settings,
-        template=record.template if record else recorded_template(options.data),
+        template=template,
         head_is_spread=spread_head(options, recipe, len(data.class_names), hardware.processes),
     )
+
+
+def _template(options: TrainOptions, record: ModelRecord | None) -> str | None:
+    """How the faces are aligned: as the model to start from, or `align`, says; or as is given.
+
+    Raises:
+        InputError: they say it otherwise.
+    """
+    data = options.data
+    folder = options.root or (data if data.is_dir() else data.parent)
+    said = record.template if record else recorded_template(folder)
+    if options.template and said not in (None, options.template):
+        raise InputError(
+            f"--template {options.template}: {options.from_model if record else folder} says "
+            f"{said}; leave it out"
+        )
+    return said or options.template
 
 
 def _require_utf8(options: TrainOptions) -> None:

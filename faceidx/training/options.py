@@ -52,6 +52,8 @@ class TrainOptions:
     image_size: int | None = None
     embedding_dim: int | None = None
     augment: str | None = None
+    template: str | None = None
+    """Alignment of the faces (`images.templates.TEMPLATES`), where nothing else says it."""
     val: str = "0.1"
     """A folder, or the share of the data to hold out."""
     pairs: Path | None = None

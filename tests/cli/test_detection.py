@@ -167,7 +167,7 @@ def test_a_pair_whose_photo_has_no_face_is_missing_with_the_reason(
 
 
 def test_the_help_names_all_templates(run_cli: RunCli) -> None:
-    for command in ("embed", "align"):
+    for command in ("embed", "align", "train"):
         assert f"--template [{'|'.join(TEMPLATES)}]" in run_cli(command, "--help")[0]
 
 
