@@ -96,7 +96,8 @@ def classify(
     counts = Identification(frozenset(gallery.people), decision.threshold)
     kept = KeptCases(frozenset(gallery.people), decision.threshold, cases)
     tally = {"probes": 0, "matched": 0, "unknown": 0, "refused": 0}
-    rows_of_keys = {key: row for row, key in enumerate(gallery.paths)} if labelled else {}
+    keys = set(probes.keys) if labelled else set()  # a gallery has many more
+    rows_of_keys = {key: row for row, key in enumerate(gallery.paths) if key in keys}
     themselves = 0
 
     def answers() -> Iterator[Answer]:
