@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from faceidx.cli.frame import EXIT_STRICT, common_options, progress_bar
+from faceidx.cli.model_options import TEMPLATES
 from faceidx.cli.paths import FILE, OUTPUT
 from faceidx.cli.pipeline_options import pipeline_options
 
@@ -37,7 +38,7 @@ The same command goes on after an interruption."""
 @click.option("--image-width", type=click.IntRange(16), help="Their width.  [default: the height]")
 @click.option(
     "--template",
-    type=click.Choice(["arcface", "facenet"]),
+    type=click.Choice(TEMPLATES),
     help="Alignment.  [default: facenet at 160 x 160, else arcface]",
 )
 @click.option("--root", type=FILE, help="For a list: the folder that its paths are relative to.")

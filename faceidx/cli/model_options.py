@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Named here as well as in the library, which is not loaded for `--help`.
 _PRESETS = ("imagenet", "insightface", "adaface", "facenet")
-_TEMPLATES = ("arcface", "facenet")
+TEMPLATES = ("arcface", "facenet")
 FACTS = ("image_size", "mean", "std", "color", "preset", "template", "fc")
 
 
@@ -53,7 +53,7 @@ _FOREIGN_OPTIONS = (
     click.option("--preset", type=click.Choice(_PRESETS), help="All of these at once."),
     click.option(
         "--template",
-        type=click.Choice(_TEMPLATES),
+        type=click.Choice(TEMPLATES),
         help="How the faces were aligned that a foreign model was trained on.",
     ),
     click.option(

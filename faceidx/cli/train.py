@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from faceidx.cli.frame import aligned, common_options, device_option, progress_bar, seed_option
+from faceidx.cli.model_options import TEMPLATES
 from faceidx.cli.paths import FILE, OUTPUT
 
 _BY_RECIPE = "(by the recipe)"
@@ -111,7 +112,7 @@ The same command goes on after an interruption, and ends as if there had been no
 )
 @click.option(
     "--template",
-    type=click.Choice(["arcface", "facenet"]),
+    type=click.Choice(TEMPLATES),
     help="How the faces of DATA are aligned, where `align` did not do it: so are those of photos.",
 )
 @click.option(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
-from faceidx.embedding.pipeline import Embedded
+from faceidx.embedding.pipeline import Embedded, PipelineOptions, embed_pictures
+from faceidx.images.sources import Picture
 from faceidx.models.face_model import FaceModel
+from faceidx.progress import ProgressCallback
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +27,14 @@ def photo_warning(far: int, embedded: int, model: FaceModel) -> str | None:
     )
 
 
-def warn_of_photos(embedded: Embedded, model: FaceModel) -> None:
-    """Warn where many of these pictures were embedded whole and look like photos."""
+def embed_or_warn(
+    pictures: Sequence[Picture],
+    model: FaceModel,
+    options: PipelineOptions,
+    progress: ProgressCallback,
+) -> Embedded:
+    """As `embed_pictures`, with a warning where many were embedded whole and look like photos."""
+    embedded = embed_pictures(pictures, model, options, progress)
     if warning := photo_warning(embedded.far, embedded.pictures, model):
         logger.warning(warning)
+    return embedded

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from faceidx.embedding.photos import warn_of_photos
-from faceidx.embedding.pipeline import PipelineOptions, embed_pictures
+from faceidx.embedding.photos import embed_or_warn
+from faceidx.embedding.pipeline import PipelineOptions
 from faceidx.embedding.store import EmbeddingFile, is_embeddings, require_same_fingerprint
 from faceidx.errors import InputError
 from faceidx.files import refuse_existing, require_parent
@@ -215,8 +215,7 @@ def _read(options: NWayOptions, model: FaceModel, progress: ProgressCallback) ->
     if is_embeddings(options.probes):
         return _read_file(options.probes, model)
     source = open_source(options.probes, root=options.root)
-    embedded = embed_pictures(source.pictures, model, as_trained(options.pipeline), progress)
-    warn_of_photos(embedded, model)
+    embedded = embed_or_warn(source.pictures, model, as_trained(options.pipeline), progress)
     return Labelled(
         keys=embedded.paths,
         identities=embedded.identities,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from faceidx.embedding.photos import warn_of_photos
-from faceidx.embedding.pipeline import PipelineOptions, embed_pictures, origin_of
+from faceidx.embedding.photos import embed_or_warn
+from faceidx.embedding.pipeline import PipelineOptions, origin_of
 from faceidx.errors import InputError
 from faceidx.evaluation.lists.finding import resolve
 from faceidx.evaluation.lists.pairs import PairList, ScoreList
@@ -41,8 +41,7 @@ def embed_listed(
     pipeline.require_one_face("a list names pictures, not faces")
     pictures = _carried(listed) if images is None else _below(listed, images)
     model = open_model(model_options)
-    embedded = embed_pictures(pictures, model, pipeline, progress)
-    warn_of_photos(embedded, model)
+    embedded = embed_or_warn(pictures, model, pipeline, progress)
     return KnownEmbeddings(
         source=str(images or listed.path),
         keys=embedded.paths,

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faceidx.embedding.photos import warn_of_photos
-from faceidx.embedding.pipeline import PipelineOptions, embed_pictures
+from faceidx.embedding.photos import embed_or_warn
+from faceidx.embedding.pipeline import PipelineOptions
 from faceidx.errors import InputError
 from faceidx.evaluation.classifier import as_trained, class_names, rank_figures, top_classes
 from faceidx.evaluation.folds import Folds
@@ -89,8 +89,7 @@ def _classifier(options: EvalOptions, data: Path, progress: ProgressCallback) ->
     model = open_model(options.model)
     names = class_names(model)
     source = open_source(data)
-    embedded = embed_pictures(source.pictures, model, as_trained(options.pipeline), progress)
-    warn_of_photos(embedded, model)
+    embedded = embed_or_warn(source.pictures, model, as_trained(options.pipeline), progress)
     order, _ = top_classes(model, embedded.raw(), 5)
     figures = rank_figures(order, embedded.identities, names)
     known = set(names)

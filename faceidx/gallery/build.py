@@ -159,8 +159,8 @@ def add(options: AddOptions, *, progress: ProgressCallback = silent) -> dict[str
         require_comparable(old.origin, old.dim, options.gallery, files)
         keys = keys_of(files, options.prefixes)
         require_unique(keys, old.paths, [str(file.path) for file in files])
-        new = set(chain(*keys))
-        taken = Taken(refused=[row for row in old.refused if row.path not in new])
+        again = {row.path for row in old.refused}.intersection(chain(*keys))
+        taken = Taken(refused=[row for row in old.refused if row.path not in again])
         before = len(taken.refused)
         rows = old.count + sum(file.count for file in files)
 

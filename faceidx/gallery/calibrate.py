@@ -27,7 +27,7 @@ from faceidx.progress import ProgressCallback, silent
 # So many searches find a rate of 1 % to within 0.14 points (95 %, independent).
 MOST_SEARCHES = 20_000
 # Cosine from which on two pictures are one.
-_SAME = 0.999
+_DOUBLE = 0.999
 
 _log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def _threshold(
     chosen = open_set_threshold(scores, people, fpir)
     wrong = scores.astype(np.float64) >= chosen.value
     errors, trials = int(wrong.sum()), len(scores)
-    doubles = np.unique(people[scores >= _SAME])
+    doubles = np.unique(people[scores >= _DOUBLE])
     if len(doubles):
         _log.debug("%r has a picture of somebody else's", fusion.gallery.people[doubles[0]])
         _log.warning(

@@ -22,7 +22,7 @@ from faceidx.progress import ProgressCallback, silent
 from faceidx.tables import ANSWER_HEADER, MATCH, TOP_K, UNKNOWN, Answer, write_rows
 
 # Cosine of a picture with itself, embedded with another engine or precision at worst.
-_SAME = 0.99
+_ITSELF = 0.99
 
 _log = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ def _themselves(gallery: Gallery, block: ProbeBlock, rows_of_keys: Mapping[str, 
     places = [place for place, key in enumerate(keys) if key in rows_of_keys]
     rows = np.array([rows_of_keys[keys[place]] for place in places], dtype=np.int64)
     cosines = np.einsum("nd,nd->n", block.vectors[places], gallery.vectors(rows))
-    return int(np.count_nonzero(cosines >= _SAME))
+    return int(np.count_nonzero(cosines >= _ITSELF))
 
 
 def _answers(key: str, candidates: list[Candidate], threshold: float) -> Iterator[Answer]:

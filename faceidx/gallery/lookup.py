@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from faceidx.embedding.photos import warn_of_photos
-from faceidx.embedding.pipeline import PipelineOptions, embed_pictures, origin_of
+from faceidx.embedding.photos import embed_or_warn
+from faceidx.embedding.pipeline import PipelineOptions, origin_of
 from faceidx.embedding.store import EmbeddingFile, is_embeddings, require_one_model
 from faceidx.embedding.views import Views, found_with_answers, write_views
 from faceidx.errors import InputError
@@ -170,8 +170,7 @@ def _embedded_probes(
     require_one_model(gallery.origin, str(gallery.path), origin, model.name)
     if differing := differences(origin.preprocessing, recorded):
         logger.warning("the probes are embedded with other %s than %s", differing, gallery.path)
-    embedded = embed_pictures(source.pictures, model, pipeline, progress)
-    warn_of_photos(embedded, model)
+    embedded = embed_or_warn(source.pictures, model, pipeline, progress)
     left = embedded.left.reasons()
     for key, reason in left:
         logger.debug("%s: %s", key, reason)

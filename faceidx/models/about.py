@@ -12,8 +12,7 @@ from faceidx.models.open import (
     ModelOptions,
     given_facts,
     kind_of,
-    onnx_preprocessing,
-    onnx_template,
+    onnx_shape,
     read_content,
     recognise_file,
     refuse_given,
@@ -116,9 +115,8 @@ def _of_onnx(file: OnnxFile, options: ModelOptions) -> dict[str, Any]:
     graph, record = file.graph, file.own.record if file.own else None
     known = given_facts(options, file.image_size)
     facts: dict[str, Any] = {**dict.fromkeys(_OF_PICTURES), **_listed(known)}
-    template = onnx_template(file, options)
     if record or _is_enough(known):
-        preprocessing = onnx_preprocessing(file, options)
+        preprocessing, template = onnx_shape(file, options)
         prints = _fingerprints(file.weights, preprocessing, template)
         facts |= {**preprocessing.to_dict(), "template": template, **prints}
     names = record.class_names if record else None

@@ -115,10 +115,9 @@ def model_shape(options: ModelOptions) -> tuple[Preprocessing, str | None]:
     """
     kind = kind_of(options.path)
     if kind == "weights":
-        return given_preprocessing(options, None), given_template(options)
+        return _given_shape(options, None)
     if kind == "onnx":
-        file = read_onnx(options.path)
-        return onnx_preprocessing(file, options), onnx_template(file, options)
+        return onnx_shape(read_onnx(options.path), options)
     record = read_record(options.path)
     return record.preprocessing, record.template
 
@@ -149,8 +148,9 @@ def read_content(options: ModelOptions) -> ModelFile:
         return read_model(options.path)
     found = recognise_file(options.path, fc=options.fc)
     _say_once(f"{options.path}: {found}")
-    content = to_model_file(found, given_preprocessing(options, None), str(options.path))
-    content.record.template = given_template(options)
+    preprocessing, template = _given_shape(options, None)
+    content = to_model_file(found, preprocessing, str(options.path))
+    content.record.template = template
     return content
 
 
@@ -189,25 +189,20 @@ def open_onnx(file: OnnxFile, options: ModelOptions) -> OnnxModel:
     from faceidx.models.onnx_model import load_onnx_model, runs_on_gpu
 
     device = resolve_device(options.device) if runs_on_gpu() else "cpu"
-    preprocessing, template = onnx_preprocessing(file, options), onnx_template(file, options)
+    preprocessing, template = onnx_shape(file, options)
     return load_onnx_model(file, preprocessing, template, device=device)
 
 
-def onnx_preprocessing(file: OnnxFile, options: ModelOptions) -> Preprocessing:
-    """What an ONNX file says of its pictures, or what is given beside it.
+def onnx_shape(file: OnnxFile, options: ModelOptions) -> tuple[Preprocessing, str | None]:
+    """As `model_shape`, of an ONNX file that was read already.
 
     Raises:
-        InputError: as `given_preprocessing`, or the file itself says what is given.
+        InputError: something is neither said nor given, or the file itself says what is given.
     """
     if file.own is None:
-        return given_preprocessing(options, file.image_size)
+        return _given_shape(options, file.image_size)
     refuse_given(options)
-    return file.own.record.preprocessing
-
-
-def onnx_template(file: OnnxFile, options: ModelOptions) -> str | None:
-    """The alignment template that an ONNX file's own record names, or else what is given."""
-    return file.own.record.template if file.own else given_template(options)
+    return file.own.record.preprocessing, file.own.record.template
 
 
 def refuse_given(options: ModelOptions) -> None:
@@ -217,7 +212,9 @@ def refuse_given(options: ModelOptions) -> None:
         raise InputError(f"{options.path} has its own record of preprocessing; drop {flag}")
 
 
-def given_preprocessing(options: ModelOptions, own_size: tuple[int, int] | None) -> Preprocessing:
+def _given_shape(
+    options: ModelOptions, own_size: tuple[int, int] | None
+) -> tuple[Preprocessing, str | None]:
     """Put together what a foreign file says and what was given on the command line.
 
     Args:
@@ -227,7 +224,7 @@ def given_preprocessing(options: ModelOptions, own_size: tuple[int, int] | None)
         InputError: something is neither said nor given, or makes no sense.
     """
     known = given_facts(options, own_size)
-    del known["template"]
+    template = known.pop("template")
     if not known["mean"] or not known["std"]:
         raise InputError(
             f"{options.path} does not say how its pictures are normalised; give --mean and --std, "
@@ -237,14 +234,14 @@ def given_preprocessing(options: ModelOptions, own_size: tuple[int, int] | None)
         raise InputError(f"{options.path} does not say its picture size; give --image-size")
     if not known["color"]:
         _say_once(f"--color is not given: {options.path} is fed RGB pictures")
-    return Preprocessing(**{**known, "color": known["color"] or "rgb"})
+    return Preprocessing(**{**known, "color": known["color"] or "rgb"}), template
 
 
 def given_facts(options: ModelOptions, own_size: tuple[int, int] | None) -> dict[str, Any]:
     """`image_size, color, mean, std, template` as far as known; None for what is not.
 
     Args:
-        own_size: as of `given_preprocessing`.
+        own_size: height and width that the file asks for, None where it leaves them open.
 
     Raises:
         InputError: something given makes no sense, or the file says otherwise.
@@ -262,7 +259,9 @@ def given_facts(options: ModelOptions, own_size: tuple[int, int] | None) -> dict
     if any(value > 1 for value in (*(mean or ()), *(std or ()))):
         raise InputError("--mean and --std are of pixels in 0..1; divide those of 0..255 by 255")
     color = options.color or (preset and preset.color)
-    template = given_template(options)
+    template = preset.template if preset else None
+    if options.template:
+        template = template_for(options.template, (0, 0))
     return {"image_size": size, "color": color, "mean": mean, "std": std, "template": template}
 
 
@@ -270,13 +269,6 @@ def given_facts(options: ModelOptions, own_size: tuple[int, int] | None) -> dict
 def _say_once(line: str) -> None:
     """Warn, but not again where a command opens its model more than once."""
     logger.warning("%s", line)
-
-
-def given_template(options: ModelOptions) -> str | None:
-    """The alignment template given, or the preset's; None where neither names one."""
-    if options.template:
-        return template_for(options.template, (0, 0))
-    return _preset(options.preset).template if options.preset else None
 
 
 def _preset(name: str) -> Preset:

@@ -19,7 +19,7 @@ from faceidx.images.folders import require_elsewhere
 from faceidx.images.sources import Picture, open_source
 from faceidx.training.options import TrainOptions
 from faceidx.training.pictures import Bank, Chosen
-from faceidx.training.scan import Scan, digest_of
+from faceidx.training.scan import Scan, digest_of, digest_of_pictures
 from faceidx.training.split import split_pictures
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class TrainingData:
             digests["val"] = self.validation.digest
         if self.pairs:
             numbers = np.stack([self.pairs.left, self.pairs.right, self.pairs.genuine])
-            digests["pairs"] = digest_of([str(numbers.tolist())])
+            digests["pairs"] = digest_of([numbers.astype("<i8").tobytes()])
         return digests
 
     @property
@@ -203,7 +203,7 @@ def _folder_validation(
         classify_labels=labels[known],
         verify_rows=usable,
         verify_people=people[usable],
-        digest=digest_of(part for p in pictures for part in (p.key, p.identity)),
+        digest=digest_of_pictures(pictures),
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from faceidx.errors import InputError
 from faceidx.images.keys import escape_key
-from faceidx.images.sources import Source, open_source
+from faceidx.images.sources import Picture, Source, open_source
 from faceidx.training.options import TrainOptions
 
 logger = logging.getLogger(__name__)
@@ -66,12 +66,10 @@ def scan(options: TrainOptions) -> Scan:
     people, shards = array("i"), array("i")
     numbers: dict[str, int] = {}
     files: dict[Path, int] = {}
-    digest = hashlib.sha256()
     for p in source.pictures:
         people.append(numbers.setdefault(p.identity, len(numbers)) if p.identity else -1)
         if p.part is not None:
             shards.append(files.setdefault(p.path, len(files)))
-        digest.update(f"{p.key}\0{p.identity}\0".encode())
     names = sorted(numbers)
     place = np.empty(len(names) + 1, np.int32)
     place[[numbers[name] for name in names]] = np.arange(len(names), dtype=np.int32)
@@ -82,18 +80,24 @@ def scan(options: TrainOptions) -> Scan:
         names=names,
         shards=np.frombuffer(shards, np.int32) if shards else None,
         empty=[] if shards else _empty_folders(options.data, names),
-        digest=digest.hexdigest(),
+        digest=digest_of_pictures(source.pictures),
     )
     _check(found, options)
     return found
 
 
-def digest_of(texts: Iterable[str]) -> str:
-    """SHA-256 over texts, one after another."""
+def digest_of(parts: Iterable[str | bytes]) -> str:
+    """SHA-256 over parts, one after another."""
     digest = hashlib.sha256()
-    for text in texts:
-        digest.update(f"{text}\0".encode())
+    for part in parts:
+        digest.update(part.encode() if isinstance(part, str) else part)
+        digest.update(b"\0")
     return digest.hexdigest()
+
+
+def digest_of_pictures(pictures: Iterable[Picture]) -> str:
+    """SHA-256 over keys and identities."""
+    return digest_of(text for p in pictures for text in (p.key, p.identity))
 
 
 def _empty_folders(data: Path, names: list[str]) -> list[str]:
