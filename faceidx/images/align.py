@@ -45,7 +45,7 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     if square - longer < _LEAST_WIDTH**2 * (square + longer):
         raise PictureError("degenerate landmarks: all on a line")
     across = b.T @ a / len(a)
-    if np.linalg.det(across) < 0:
+    if across[0, 0] * across[1, 1] < across[0, 1] * across[1, 0]:
         raise PictureError("degenerate landmarks: mirrored")
     # In a plane the product of the singular vectors is the rotation nearest to the covariance, and
     # the sum of the singular values its length: no decomposition is needed.
@@ -82,8 +82,8 @@ def warp(
     """
     height, width = size
     corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)
-    inverse = np.linalg.inv(matrix[:, :2])
-    reached = (corners - matrix[:, 2]) @ inverse.T
+    inverse = cv2.invertAffineTransform(matrix)
+    reached = corners @ inverse[:, :2].T + inverse[:, 2]
     (left, top), (right, bottom) = reached.min(axis=0) - 2, reached.max(axis=0) + 2
     part = photo.part(left, top, right, bottom, detail=detail * scale_of(matrix))
     if part is None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import stat
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from faceidx.errors import InputError
+from faceidx.images.detector_graph import PLACES, SCORES, STRIDES, ready
 
-_STRIDES = (8, 16, 32)
-_OUTPUTS = tuple(
-    f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in _STRIDES
-)
 # Sides of the input must be multiples of the largest stride.
-_GRID = max(_STRIDES)
+_GRID = max(STRIDES)
 _OVERLAP = 0.3
 """Detections whose boxes share more (intersection over union) are of one face: `FaceDetectorYN`'s
 default."""
@@ -91,9 +87,9 @@ class Detector:
         for plane, channel in enumerate((2, 1, 0)):  # the network takes BGR, as it is
             blob[:, plane, :height, :width] = pictures[..., channel]
         network = _network(self.graph)
-        outputs = network.run(blob) if network.takes_many else _one_by_one(network, blob)
+        scores, places = network.run(blob)
         cells = _cells(rows, columns)
-        each = [_decoded(cells, [kind[row] for kind in outputs], min_score) for row in range(count)]
+        each = [_decoded(cells, scores[row], places[row], min_score) for row in range(count)]
         return [_of_one_face_each(found) for found in each] if apart else each
 
 
@@ -114,7 +110,7 @@ def open_detector(path: Path) -> Detector:
         raise InputError(f"the detector file {path} cannot be read: {why}") from None
     sha256 = hashlib.sha256(content).hexdigest()
     try:
-        graph = _of_any_size(content)
+        graph = ready(content)
         detector = Detector(name=path.name, sha256=sha256, graph=graph, path=path)
         detector.find(np.zeros((_GRID, _GRID, 3), np.uint8), 0.5)
     except Exception as error:  # onnx and onnxruntime raise nearly anything
@@ -163,25 +159,26 @@ def _suppressed(found: Detections) -> Detections:
 # --- the network -------------------------------------------------------------------------------
 
 
-def _decoded(cells: np.ndarray, outputs: Sequence[np.ndarray], min_score: float) -> Detections:
+def _decoded(
+    cells: np.ndarray, certain: np.ndarray, places: np.ndarray, min_score: float
+) -> Detections:
     """The faces that the cells of a picture stand for (OpenCV's face_detect.cpp, postProcess).
 
     Args:
         cells: (c, 3) column, row and stride of each.
-        outputs: classes (c,), objects (c,), boxes (c, 4) and points (c, 10).
+        certain: (c, 2) that it is a face, and that it is an object.
+        places: (c, 14) box and points.
     """
-    classes, objects, boxes, points = outputs
     # The root of the product is a score; nearly all cells are left out before anything is computed.
-    rows = np.flatnonzero(np.minimum(classes, objects) >= min_score**2)
-    if len(rows):
-        scores = np.sqrt(classes[rows].clip(0, 1) * objects[rows].clip(0, 1))
-        rows, scores = rows[scores >= min_score], scores[scores >= min_score]
+    rows = np.flatnonzero(np.minimum(certain[:, 0], certain[:, 1]) >= min_score**2)
     if not len(rows):
         return NO_DETECTIONS
-    corners, strides, place = cells[rows, :2], cells[rows, 2:], boxes[rows]
-    sides = np.exp(place[:, 2:]) * strides
+    scores = np.sqrt(certain[rows].clip(0, 1).prod(axis=1))
+    rows, scores = rows[scores >= min_score], scores[scores >= min_score]
+    corners, strides, place = cells[rows, :2], cells[rows, 2:], places[rows]
+    sides = np.exp(place[:, 2:4]) * strides
     middles = (corners + place[:, :2]) * strides
-    landmarks = (corners[:, None] + points[rows].reshape(-1, 5, 2)) * strides[:, None]
+    landmarks = (corners[:, None] + place[:, 4:].reshape(-1, 5, 2)) * strides[:, None]
     boxes = np.concatenate([middles - sides / 2, sides], axis=1)
     return Detections(boxes, landmarks, scores)
 
@@ -190,7 +187,7 @@ def _decoded(cells: np.ndarray, outputs: Sequence[np.ndarray], min_score: float)
 def _cells(rows: int, columns: int) -> np.ndarray:
     """(c, 3) float32 column, row and stride of each cell of a picture, in the outputs' order."""
     grids = []
-    for stride in _STRIDES:
+    for stride in STRIDES:
         row, column = np.divmod(np.arange(rows * columns // stride**2), columns // stride)
         grids.append(np.stack([column, row, np.full_like(row, stride)], axis=1))
     return np.concatenate(grids).astype(np.float32)
@@ -205,20 +202,17 @@ class _Network(NamedTuple):
     takes_many: bool
     """Whether it takes several pictures at once."""
 
-    def run(self, blob: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Classes (n, c), objects (n, c), boxes (n, c, 4) and points (n, c, 10)."""
-        found = self.session.run(list(_OUTPUTS), {self.source: blob})
-        shapes = ((-1,), (-1,), (-1, 4), (-1, 10))
-        parts = [found[first : first + len(_STRIDES)] for first in range(0, len(found), 3)]
-        return tuple(
-            np.concatenate([part.reshape(len(blob), *shape) for part in of_kind], axis=1)
-            for shape, of_kind in zip(shapes, parts, strict=True)
-        )
+    def run(self, blob: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores (n, c, 2) and places (n, c, 14)."""
+        if self.takes_many or len(blob) == 1:
+            return self._run(blob)
+        each = [self._run(blob[row : row + 1]) for row in range(len(blob))]
+        scores, places = (np.concatenate(of_kind) for of_kind in zip(*each, strict=True))
+        return scores, places
 
-
-def _one_by_one(network: _Network, blob: np.ndarray) -> list[np.ndarray]:
-    each = [network.run(blob[row : row + 1]) for row in range(len(blob))]
-    return [np.concatenate(of_kind) for of_kind in zip(*each, strict=True)]
+    def _run(self, blob: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        scores, places = self.session.run([SCORES, PLACES], {self.source: blob})
+        return scores, places
 
 
 @functools.lru_cache(maxsize=2)
@@ -233,32 +227,7 @@ def _network(graph: bytes) -> _Network:
     source = session.get_inputs()[0].name
     two = np.zeros((2, 3, _GRID, _GRID), np.float32)
     try:
-        found = session.run(list(_OUTPUTS), {source: two})
-        return _Network(session, source, all(len(output) == 2 for output in found))
+        found = session.run([SCORES], {source: two})[0]
+        return _Network(session, source, len(found) == 2)
     except Exception:  # onnxruntime raises nearly anything
         return _Network(session, source, False)
-
-
-def _of_any_size(content: bytes) -> bytes:
-    """The model with its input's size and number left open; YuNet's file fixes them."""
-    import onnx
-    from onnx import numpy_helper
-
-    model = onnx.load_model_from_string(content)
-    names = {output.name for output in model.graph.output}
-    if missing := [name for name in _OUTPUTS if name not in names]:
-        raise InputError(f"it has no output {missing[0]}")
-    shape = model.graph.input[0].type.tensor_type.shape
-    for place, name in ((0, "number"), (2, "height"), (3, "width")):
-        shape.dim[place].dim_param = name
-    for output in model.graph.output:
-        output.type.ClearField("tensor_type")
-        output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
-    del model.graph.value_info[:]
-    shapes = {node.input[1] for node in model.graph.node if node.op_type == "Reshape"}
-    for tensor in model.graph.initializer:
-        values = numpy_helper.to_array(tensor).copy()
-        if tensor.name in shapes and values.ndim == 1 and values[0] == 1:
-            values[0] = 0  # as many as there are, instead of one
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    return bytes(model.SerializeToString())

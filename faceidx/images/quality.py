@@ -35,9 +35,8 @@ def pose_of(landmarks: np.ndarray) -> tuple[float, float, float]:
     camera = (_TO_CAMERA @ seen).T
     u, _, vt = np.linalg.svd(camera, full_matrices=False)
     first, second = u @ vt
-    third = np.cross(first, second)
     # Third column of the rotation: where the nose points, from the front of the picture.
-    right, down, front = first[2], second[2], third[2]
+    right, down, front = first[2], second[2], first[0] * second[1] - first[1] * second[0]
     yaw = math.degrees(math.atan2(right, front))
     pitch = math.degrees(math.atan2(-down, math.hypot(right, front)))
     roll = math.degrees(math.atan2(second[0], first[0]))
@@ -54,10 +53,15 @@ def sharpness_of(crop: np.ndarray) -> float:
         crop: (H, W, 3) uint8 RGB.
     """
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
-    contrast = float(grey.var())
+    contrast = _variance(grey)
     if contrast == 0:
         return 0.0
-    return float(cv2.Laplacian(grey, cv2.CV_32F).var()) / contrast
+    return _variance(cv2.Laplacian(grey, cv2.CV_32F)) / contrast
+
+
+def _variance(grey: np.ndarray) -> float:
+    _, deviation = cv2.meanStdDev(grey)
+    return float(deviation[0, 0]) ** 2
 
 
 def head_size_of(scale: float, size: tuple[int, int]) -> float:

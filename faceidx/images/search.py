@@ -218,13 +218,19 @@ def _looks(
     """Box and landmarks of a face, turned back by its tilt and scaled to a length in a square."""
     scale = length / float(max(box[2:]))
     cosine, sine = (scale * f(math.radians(tilt)) for f in (math.cos, math.sin))
-    linear = np.array([[cosine, sine], [-sine, cosine]])
-    shift = side / 2 - linear @ (box[:2] + box[2:] / 2)
+    x, y = (box[:2] + box[2:] / 2).tolist()
+    matrix = np.array(
+        [
+            [cosine, sine, side / 2 - cosine * x - sine * y],
+            [-sine, cosine, side / 2 + sine * x - cosine * y],
+        ]
+    )
+    back = cv2.invertAffineTransform(matrix)
     # Places count from the corner of a pixel here, and from its middle there.
-    offset = shift + linear @ [0.5, 0.5] - 0.5
-    matrix = np.concatenate([linear, offset[:, None]], axis=1)
+    matrix[:, 2] += matrix[:, :2].sum(axis=1) / 2 - 0.5
     square = warp(photo, matrix, (side, side), detail=_LOOK_DETAIL)
-    expected = np.concatenate([side / 2 - box[2:] * scale / 2, box[2:] * scale])
+    scaled = box[2:] * scale
+    expected = np.concatenate([side / 2 - scaled / 2, scaled])
     pictures = np.stack([square, cv2.flip(square, 1)] if mirrored else [square])
     seen = detector.find_in_each(pictures, _LOOK_SCORE, apart=False)
     seen[1:] = [_unmirrored(found, side) for found in seen[1:]]
@@ -234,7 +240,7 @@ def _looks(
         if best is not None:
             left_top, sides = found.boxes[best, :2], found.boxes[best, 2:]
             points = np.concatenate([[left_top + sides / 2], found.landmarks[best]])
-            points = (points - shift) @ np.linalg.inv(linear).T
+            points = points @ back[:, :2].T + back[:, 2]
             sides = sides / scale
             looks.append((np.concatenate([points[0] - sides / 2, sides]), points[1:]))
     return looks
