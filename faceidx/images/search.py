@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from faceidx.images.align import warp
 from faceidx.images.detect import NO_DETECTIONS, Detections, Detector, merge
 from faceidx.images.photo import Photo
+from faceidx.images.second_look import DOUBTFUL, looked_at_again, turned_back
 
 OVERVIEW = 640
 """The longer side of a photo where it is looked at as a whole. Of faces that fill it 95 in 100 are
@@ -31,22 +32,6 @@ _STEP = 4.0
 _TILE, _ROOM = 1280, 16
 # A box that ends so close to the border of a tile, in pixels, may be cut by it.
 _CUT = 2.0
-
-# The second look: length of a face, and sides of the square that is looked at. Only where a face is
-# large does the detector see how far it is tilted: of 20 degrees it tells 17 at a length of 256
-# pixels, and 3 at 64 to 96. The middle of the face is enough for that, unless it is tilted far.
-_TILT_LENGTH, _TILT_SIDES = 256, (160, 320, 320)
-# Degrees that a face is tilted further than it was turned back, from which on it is looked at once
-# more.
-_TILTED = 6.0
-# Places are steadiest at this length, once a face is upright.
-_PLACE_LENGTH = _PLACE_SIDE = 96
-# Pixels of the photo that are enough for one of a look.
-_LOOK_DETAIL = 0.5
-_LOOK_SCORE, _LOOK_OVERLAP = 0.5, 0.3
-# The order of the landmarks in the mirror.
-_MIRRORED = [1, 0, 2, 4, 3]
-_LEFT, _RIGHT = [0, 3], [1, 4]
 
 
 def find_faces(
@@ -64,6 +49,32 @@ def find_faces(
     Returns:
         The faces, the largest first, in pixels of the upright photo.
     """
+    wanted = _Wanted(mode=mode, min_face=min_face, min_score=min_score)
+    found, quarters = _found(photo, detector, wanted), 0
+    if _surest(found) < DOUBTFUL:
+        # Photos on their side or head are looked at as a whole only, so that those without a face
+        # take little longer.
+        least = max(min_face, math.ceil(_LEAST * max(photo.size) / OVERVIEW))
+        whole = wanted._replace(min_face=least)
+        turned = {q: _found(photo, _Turned(detector, q), whole) for q in (1, 2, 3)}
+        quarters, found = max({0: found, **turned}.items(), key=lambda each: _surest(each[1]))
+    return looked_at_again(photo, detector, found, quarters)
+
+
+def _surest(found: Detections) -> float:
+    return float(found.scores.max(initial=0))
+
+
+class _Wanted(NamedTuple):
+    """What `find_faces` is asked for."""
+
+    mode: str
+    min_face: int
+    min_score: float
+
+
+def _found(photo: Photo, detector: Detector | _Turned, wanted: _Wanted) -> Detections:
+    mode, min_face, min_score = wanted
     found, before = NO_DETECTIONS, 1.0
     for scale in _scales(photo.size, min_face):
         overlap = math.ceil(_LEAST * scale / before) + _ROOM
@@ -77,8 +88,24 @@ def find_faces(
             break
     found = found.take(np.flatnonzero(found.boxes[:, 2:].max(axis=1, initial=0) >= min_face))
     order = np.lexsort((-found.scores, -_worth(found, photo.size, mode)))
-    found = found.take(order if mode == "all" else order[:1])
-    return _looked_at_again(photo, detector, found)
+    return found.take(order if mode == "all" else order[:1])
+
+
+class _Turned(NamedTuple):
+    """A detector that looks at pictures after they were turned counterclockwise."""
+
+    detector: Detector
+    quarters: int
+
+    def find(self, picture: np.ndarray, min_score: float) -> Detections:
+        """As `Detector.find`; boxes are those of upright faces about the middles of these."""
+        turned = np.ascontiguousarray(np.rot90(picture, self.quarters))
+        found = self.detector.find(turned, min_score)
+        size, sides = picture.shape[:2], found.boxes[:, 2:]
+        middles = turned_back(found.boxes[:, :2] + sides / 2, self.quarters, size)
+        boxes = np.concatenate([middles - sides / 2, sides], axis=1)
+        landmarks = turned_back(found.landmarks, self.quarters, size)
+        return Detections(boxes, landmarks, found.scores)
 
 
 def _worth(found: Detections, size: tuple[int, int], mode: str) -> np.ndarray:
@@ -110,7 +137,7 @@ def _scales(size: tuple[int, int], min_face: int) -> Iterator[float]:
 
 
 def _at_scale(
-    photo: Photo, detector: Detector, scale: float, overlap: int, min_score: float
+    photo: Photo, detector: Detector | _Turned, scale: float, overlap: int, min_score: float
 ) -> Iterator[Detections]:
     """The faces found in each tile of a photo at a scale, in the photo's pixels."""
     height, width = photo.size
@@ -167,100 +194,3 @@ def _resized(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     averaging = columns >= 2 * shape[0] or rows >= 2 * shape[1]
     how = cv2.INTER_AREA if averaging else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(pixels, shape, interpolation=how))
-
-
-# --- the second look ---------------------------------------------------------------------------
-
-
-def _looked_at_again(photo: Photo, detector: Detector, found: Detections) -> Detections:
-    """Detections with boxes and landmarks of a closer look at each face.
-
-    The places that the detector gives shift by some hundredths of the face with its scale, and are
-    drawn towards those of an upright face, the more so the smaller it is. So it is first found out
-    how far a face is tilted. Then it is cut out upright, scaled to the length where places are
-    steadiest, and looked at together with its mirror image: the mean of the two is taken.
-    """
-    boxes, landmarks = found.boxes.copy(), found.landmarks.copy()
-    for row, box in enumerate(found.boxes):
-        tilt = _tilt(photo, detector, box)
-        looks = _looks(photo, detector, box, tilt, _PLACE_LENGTH, _PLACE_SIDE, mirrored=True)
-        if looks:
-            boxes[row] = np.mean([look[0] for look in looks], axis=0)
-            landmarks[row] = np.mean([look[1] for look in looks], axis=0)
-    return found._replace(boxes=boxes, landmarks=landmarks)
-
-
-def _tilt(photo: Photo, detector: Detector, box: np.ndarray) -> float:
-    """How far a face is tilted clockwise, in degrees."""
-    tilt = 0.0
-    for side in _TILT_SIDES:
-        looks = _looks(photo, detector, box, tilt, _TILT_LENGTH, side, mirrored=False)
-        if not looks:
-            continue  # more of it may be needed
-        points = looks[0][1]
-        across = points[_RIGHT].mean(axis=0) - points[_LEFT].mean(axis=0)
-        before, tilt = tilt, math.degrees(math.atan2(across[1], across[0]))
-        if abs(tilt - before) < _TILTED:
-            break
-    return tilt
-
-
-def _looks(
-    photo: Photo,
-    detector: Detector,
-    box: np.ndarray,
-    tilt: float,
-    length: int,
-    side: int,
-    *,
-    mirrored: bool,
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Box and landmarks of a face, turned back by its tilt and scaled to a length in a square."""
-    scale = length / float(max(box[2:]))
-    cosine, sine = (scale * f(math.radians(tilt)) for f in (math.cos, math.sin))
-    x, y = (box[:2] + box[2:] / 2).tolist()
-    matrix = np.array(
-        [
-            [cosine, sine, side / 2 - cosine * x - sine * y],
-            [-sine, cosine, side / 2 + sine * x - cosine * y],
-        ]
-    )
-    back = cv2.invertAffineTransform(matrix)
-    # Places count from the corner of a pixel here, and from its middle there.
-    matrix[:, 2] += matrix[:, :2].sum(axis=1) / 2 - 0.5
-    square = warp(photo, matrix, (side, side), detail=_LOOK_DETAIL)
-    scaled = box[2:] * scale
-    expected = np.concatenate([side / 2 - scaled / 2, scaled])
-    pictures = np.stack([square, cv2.flip(square, 1)] if mirrored else [square])
-    seen = detector.find_in_each(pictures, _LOOK_SCORE, apart=False)
-    seen[1:] = [_unmirrored(found, side) for found in seen[1:]]
-    looks = []
-    for found in seen:
-        best = _surest(found, expected)
-        if best is not None:
-            left_top, sides = found.boxes[best, :2], found.boxes[best, 2:]
-            points = np.concatenate([[left_top + sides / 2], found.landmarks[best]])
-            points = points @ back[:, :2].T + back[:, 2]
-            sides = sides / scale
-            looks.append((np.concatenate([points[0] - sides / 2, sides]), points[1:]))
-    return looks
-
-
-def _unmirrored(found: Detections, width: int) -> Detections:
-    boxes, landmarks = found.boxes.copy(), found.landmarks[:, _MIRRORED].copy()
-    boxes[:, 0] = width - boxes[:, 0] - boxes[:, 2]
-    landmarks[..., 0] = width - landmarks[..., 0]
-    return found._replace(boxes=boxes, landmarks=landmarks)
-
-
-def _surest(found: Detections, expected: np.ndarray) -> int | None:
-    """The surest row that shares much with a box; None where there is none."""
-    if not len(found.scores):
-        return None
-    near = np.maximum(found.boxes[:, :2], expected[:2])
-    far = np.minimum(found.boxes[:, :2] + found.boxes[:, 2:], expected[:2] + expected[2:])
-    shared = np.maximum(far - near, 0).prod(axis=1)
-    together = found.boxes[:, 2:].prod(axis=1) + expected[2:].prod() - shared
-    scores = np.where(shared > _LOOK_OVERLAP * together, found.scores, 0)
-    best = int(scores.argmax())
-    return best if scores[best] > 0 and np.isfinite(found.landmarks[best]).all() else None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ import pytest
 from faceidx.images.detect import Detections, Detector, open_detector
 from faceidx.images.photo import Photo
 from faceidx.images.search import OVERVIEW, find_faces
+from faceidx.images.second_look import turned_back
 from tests.images.photos import Placed, Portrait, as_jpeg, background, paste, portrait
 
 # Mean distance of the landmarks to where they were pasted, as a share of the face's length: what
@@ -162,7 +164,11 @@ def test_the_second_look_makes_places_steadier(person: Portrait, detector: Detec
 
 @pytest.mark.parametrize(
     ("length", "tilt"),
-    [(45, -25), (45, 25), (120, -40), (120, -25), (120, 40), (400, -25), (400, 25), (400, 40)],
+    [
+        *((45, tilt) for tilt in (-25, 25, 90, 180)),
+        *((120, tilt) for tilt in (-120, -90, -40, -25, 40, 60, 90, 180)),
+        *((400, tilt) for tilt in (-25, 25, 40, 135, 180)),
+    ],
 )
 def test_a_tilted_face_is_found_with_its_tilt(
     person: Portrait, detector: Detector, length: float, tilt: int
@@ -178,7 +184,32 @@ def test_a_tilted_face_is_found_with_its_tilt(
     expected = straight.landmarks[0] @ turn[:, :2].T + turn[:, 2]
     away = np.linalg.norm(found.landmarks[0] - expected, axis=1).mean()
     assert away < 0.06 * length
-    assert abs(_tilt(found.landmarks[0]) - _tilt(straight.landmarks[0]) - tilt) < 7.5
+    more = _tilt(found.landmarks[0]) - _tilt(straight.landmarks[0]) - tilt
+    assert abs(math.remainder(more, 360)) < 7.5
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_all_faces_of_a_photo_that_lies_on_its_side_or_head(
+    person: Portrait, detector: Detector, quarters: int
+) -> None:
+    photo = background(600, 900)
+    for length, at in ((200, (200, 300)), (110, (500, 200)), (60, (750, 400))):
+        paste(photo, person, length=length, at=at)
+    upright = _find(photo, detector)
+    found = _find(np.ascontiguousarray(np.rot90(photo, quarters)), detector)
+    assert len(found.scores) == len(upright.scores) == 3
+    expected = turned_back(found.landmarks, quarters, photo.shape[:2])
+    for places, wanted, box in zip(expected, upright.landmarks, upright.boxes, strict=True):
+        assert np.linalg.norm(places - wanted, axis=1).mean() < 0.03 * box[3]
+
+
+def test_places_are_turned_back_as_pictures_are() -> None:
+    picture = np.zeros((4, 6))
+    picture[1, 4] = 1
+    for quarters in range(4):
+        rows, columns = np.nonzero(np.rot90(picture, quarters))
+        middle = np.array([columns[0] + 0.5, rows[0] + 0.5])
+        assert turned_back(middle, quarters, (4, 6)).tolist() == [4.5, 1.5]
 
 
 def _tilt(landmarks: np.ndarray) -> float:
