@@ -200,6 +200,8 @@ def _header_read(file: IO[bytes], max_pixels: int) -> Iterator[ImageFile.ImageFi
             raise PictureError(f"damaged: {width} x {height} pixels")
         if (reason := too_slow(image, file)) is not None:
             raise PictureError(reason)
+        if image.format == "PNG":
+            _scale_transparent_colour(image)
         yield image
 
 
@@ -289,6 +291,22 @@ def _rgb(image: Image.Image) -> Image.Image:
         return Image.alpha_composite(white, colours).convert("RGB")
     # `convert` copies what is RGB already.
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+# As Pillow calls samples of a PNG that it brings to 8 bits by a factor.
+_WIDENED = {"L;2": 85, "L;4": 17}
+
+
+def _scale_transparent_colour(image: ImageFile.ImageFile) -> None:
+    """Do with a PNG's transparent colour what Pillow will do with its pixels alone.
+
+    Pixels of 16-bit colours are told apart by their upper halves then, as they are by Pillow.
+    """
+    colour, samples = image.info.get("transparency"), image.tile[0].args if image.tile else ""
+    if isinstance(colour, int) and samples in _WIDENED:
+        image.info["transparency"] = colour * _WIDENED[samples]
+    elif isinstance(colour, tuple) and samples == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in colour)
 
 
 # TIFF 6.0, section 8.

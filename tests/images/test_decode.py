@@ -180,6 +180,29 @@ def test_a_transparent_colour_of_a_png_shows_white() -> None:
     assert deep[0, :, 0].tolist() == [255, 1]
 
 
+@pytest.mark.parametrize(
+    ("depth", "row", "expected"),
+    [
+        (1, b"\x40", [255, 255]),  # the transparent 0, and white
+        (2, b"\x60", [255, 170]),
+        (4, b"\x12", [255, 34]),
+        (8, b"\x01\x02", [255, 2]),
+    ],
+)
+def test_the_transparent_colour_of_a_grey_png_is_one_of_its_depth(
+    depth: int, row: bytes, expected: list[int]
+) -> None:
+    transparent = struct.pack(">H", 0 if depth == 1 else 1)
+    grey = decode(_png(2, 1, depth, 0, b"\0" + row, transparent))
+    assert grey[0, :, 0].tolist() == expected
+
+
+def test_the_transparent_colour_of_a_deep_png_shows_white() -> None:
+    transparent = struct.pack(">3H", 0x1234, 0x8000, 0xFEDC)
+    row = b"\0" + transparent + struct.pack(">3H", 0x1334, 0x8000, 0xFEDC)
+    assert decode(_png(2, 1, 16, 2, row, transparent))[0].tolist() == [list(WHITE), [19, 128, 254]]
+
+
 @pytest.mark.parametrize(("kind", "tolerance"), [("TIFF", 0), ("JPEG", 6)])
 def test_ink_colours_become_light(kind: str, tolerance: int) -> None:
     inks = np.zeros((16, 48, 4), np.uint8)  # none at all: white
@@ -347,9 +370,12 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def _png(width: int, height: int, depth: int, color: int, rows: bytes) -> bytes:
+def _png(
+    width: int, height: int, depth: int, color: int, rows: bytes, transparent: bytes | None = None
+) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    between = [] if transparent is None else [(b"tRNS", transparent)]
+    chunks = [(b"IHDR", header), *between, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*chunk) for chunk in chunks)
 
 
