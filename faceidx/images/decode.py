@@ -26,6 +26,7 @@ from PIL import (  # the plugins enter themselves into Image.OPEN
     GifImagePlugin,  # noqa: F401
     Image,
     ImageFile,
+    ImagePalette,
     JpegImagePlugin,  # noqa: F401
     PngImagePlugin,  # noqa: F401
     PpmImagePlugin,  # noqa: F401
@@ -202,6 +203,8 @@ def _header_read(file: IO[bytes], max_pixels: int) -> Iterator[ImageFile.ImageFi
             raise PictureError(reason)
         if image.format == "PNG":
             _scale_transparent_colour(image)
+        elif image.format == "TIFF":
+            _read_as_written(image)
         yield image
 
 
@@ -286,7 +289,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return _from_deep_grey(image).convert("RGB")
     if image.has_transparency_data:
-        colours = image.convert("RGBA")
+        colours = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         white = Image.new("RGBA", colours.size, "white")
         return Image.alpha_composite(white, colours).convert("RGB")
     # `convert` copies what is RGB already.
@@ -310,7 +313,30 @@ def _scale_transparent_colour(image: ImageFile.ImageFile) -> None:
 
 
 # TIFF 6.0, section 8.
-_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _COLOR_MAP = 258, 262, 320
+
+
+def _read_as_written(image: ImageFile.ImageFile) -> None:
+    """Correct what Pillow takes samples of some TIFFs for, which would come out as noise or black.
+
+    It reads uncompressed 16-bit planes as 8-bit ones, and takes what libtiff has brought into the
+    machine's order of bytes for that of the file. Some old colour maps count to 255.
+    """
+    tags = getattr(image, "tag_v2", {})
+    deep = 16 in tags.get(_BITS_PER_SAMPLE, ())
+    order = "L" if getattr(tags, "prefix", b"II") == b"II" else "B"
+    for place, tile in enumerate(image.tile):
+        if not isinstance(tile.args, tuple):
+            continue
+        samples, *rest = tile.args
+        if tile.codec_name == "raw" and deep and len(samples) == 1:
+            samples = f"{samples};16{order}"
+        elif tile.codec_name == "libtiff":
+            samples = re.sub(r"(?<=;16|;32)B(?=[SF])", "N", samples)
+        image.tile[place] = tile._replace(args=(samples, *rest))
+    colours = tags.get(_COLOR_MAP, ())
+    if image.mode in ("P", "PA") and max(colours, default=0) < 256:
+        image.palette = ImagePalette.raw("RGB;L", bytes(colours))
 
 
 def _from_deep_grey(image: Image.Image) -> Image.Image:

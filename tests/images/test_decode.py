@@ -157,6 +157,12 @@ def test_grey_with_transparency_shows_white_too(kind: str) -> None:
     assert result[0, :, 0].tolist() == [0, 255, 100]
 
 
+def test_grey_that_was_multiplied_by_its_alpha_shows_white_too() -> None:
+    tags = {258: [8, 8], 262: [1], 277: [2], 338: [1]}
+    data = _tiff("<", 3, tags, bytes([0, 255, 0, 0, 51, 51]))
+    assert decode(data)[0, :, 0].tolist() == [0, 255, 255]
+
+
 @pytest.mark.parametrize("kind", ["PNG", "GIF"])
 def test_a_transparent_palette_entry_shows_white(kind: str) -> None:
     image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
@@ -240,13 +246,57 @@ def test_tiffs_that_count_down_from_white_are_no_negatives(kind: type) -> None:
     assert np.abs(found - (255 - wanted)).max() <= 1
 
 
+def _tiff(order: str, width: int, tags: dict[int, list[int]], *strips: bytes) -> bytes:
+    """A TIFF of one row (TIFF 6.0, section 2); `order` as of `struct`."""
+    data, places = bytearray(8), []
+    for strip in strips:
+        places.append(len(data))
+        data += strip + bytes(len(strip) % 2)
+    tags = {256: [width], 257: [1], 259: [1], 278: [1], 273: places, **tags}
+    tags[279] = [len(strip) for strip in strips]
+    fields = b""
+    for tag, values in sorted(tags.items()):
+        value = struct.pack(f"{order}{len(values)}H", *values)
+        if len(value) > 4:
+            place = struct.pack(f"{order}I", len(data))
+            data, value = data + value, place
+        fields += struct.pack(f"{order}HHI", tag, 3, len(values)) + value.ljust(4, b"\0")
+    data[:8] = {"<": b"II", ">": b"MM"}[order] + struct.pack(f"{order}HI", 42, len(data))
+    return bytes(data) + struct.pack(f"{order}H", len(tags)) + fields + bytes(4)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tiffs_with_planes_of_16_bits_keep_their_colours(order: str) -> None:
+    tags = {258: [16] * 3, 262: [2], 277: [3], 284: [2]}
+    planes = [
+        struct.pack(f"{order}2H", a << 8, b << 8) for a, b in zip(RED, (18, 128, 254), strict=True)
+    ]
+    assert decode(_tiff(order, 2, tags, *planes))[0].tolist() == [list(RED), [18, 128, 254]]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("kind", "bits", "sample_format"), [("f", 32, 3), ("i", 32, 2), ("h", 16, 2)]
+)
+def test_compressed_tiffs_are_read_in_either_order_of_bytes(
+    order: str, kind: str, bits: int, sample_format: int
+) -> None:
+    tags = {258: [bits], 259: [8], 262: [1], 277: [1], 339: [sample_format]}
+    data = _tiff(order, 3, tags, zlib.compress(struct.pack(f"{order}3{kind}", 0, 100, 255)))
+    assert decode(data)[0, :, 0].tolist() == [0, 100, 255]
+
+
+def test_colour_maps_of_old_tiffs_count_to_255() -> None:
+    reds, greens, blues = (
+        [*of_all, *[0] * 254] for of_all in zip(RED, (18, 128, 254), strict=True)
+    )
+    tags = {258: [8], 262: [3], 277: [1], 320: [*reds, *greens, *blues]}
+    assert decode(_tiff("<", 2, tags, b"\0\1"))[0].tolist() == [list(RED), [18, 128, 254]]
+
+
 def test_tiffs_of_12_bits_are_as_bright_as_any() -> None:
-    # Two pixels of 12 bits, 0x800 and 0xfff, in three bytes; TIFF 6.0, section 2.
-    entries = [(256, 2), (257, 1), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1)]
-    entries.append((279, 3))
-    fields = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in entries)
-    data = b"II*\0" + struct.pack("<I", 12) + bytes.fromhex("800fff") + b"\0"
-    data += struct.pack("<H", len(entries)) + fields + bytes(4)
+    # Two pixels, 0x800 and 0xfff, in three bytes.
+    data = _tiff("<", 2, {258: [12], 262: [1], 277: [1]}, bytes.fromhex("800fff"))
     try:
         grey = decode(data)[0, :, 0].tolist()
     except PictureError as error:
