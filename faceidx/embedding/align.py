@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from faceidx.embedding.pipeline import PipelineOptions
-from faceidx.embedding.shards import open_job, partial_folder
+from faceidx.embedding.shards import open_job, partial_folder, read_job
 from faceidx.embedding.views import Views, save_sheet
 from faceidx.errors import InputError, JobError
 from faceidx.escape import write_csv
@@ -95,12 +95,12 @@ def align(options: AlignOptions, progress: ProgressCallback = silent) -> dict[st
     require_parent(options.out)
     _refuse_other(options)
     require_elsewhere(options.out, options.images)
-    Views(sheet=options.sheet).check(
-        options.pipeline, images=options.images, overwrite=options.overwrite
-    )
+    folder = partial_folder(options.out)
+    # Where work was interrupted behind the sheet, the same command goes on with it.
+    replaces = options.overwrite or read_job(folder) is not None
+    Views(sheet=options.sheet).check(options.pipeline, images=options.images, overwrite=replaces)
     prepare = _prepare(options)
     source = open_source(options.images, root=options.root, follow_links=options.follow_links)
-    folder = partial_folder(options.out)
     with writer_lock(options.out):
         _refuse_other(options)
         remove_leftovers(options.out)

@@ -136,6 +136,20 @@ def test_interrupted_work_goes_on_and_ends_like_an_unbroken_one(
     assert not (tmp_path / "faces.partial").exists()
 
 
+def test_work_that_was_interrupted_behind_its_sheet_goes_on(
+    photos: Path, tmp_path: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = _options(photos, tmp_path / "faces", detector, sheet=tmp_path / "sheet.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_remove_others", _interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            align(options)
+    assert (tmp_path / "sheet.png").exists()
+    assert align(options)["resumed"] == 5
+    with pytest.raises(InputError, match="exists already"):
+        align(_options(photos, tmp_path / "other", detector, sheet=tmp_path / "sheet.png"))
+
+
 def test_identities_that_are_no_folders_are_told_of(
     photos: Path, tmp_path: Path, detector: Detector, caplog: pytest.LogCaptureFixture
 ) -> None:
