@@ -126,6 +126,6 @@ def _of_file(gallery: Gallery, path: Path) -> tuple[float, str, str]:
         chosen.threshold,
         f"of pairs, from {path}",
         f"{path} holds a threshold of pairs: its FMR of {fmr:.2g} is not an FPIR. With "
-        f"{gallery.count} pictures to compare with, up to {chance:.2g} of the searches for "
+        f"{gallery.count} pictures to compare with, up to {100 * chance:.3g} % of the searches for "
         f"strangers may find somebody; {_calibrate(gallery)} finds a threshold for searches",
     )
