@@ -368,9 +368,14 @@ def _table(name: str, data: bytes) -> list[Row]:
         rows.append(Row(number, left, right, genuine, fold, score))
     folds = sorted({row.fold for row in rows if row.fold is not None})
     rows = [row if row.fold is None else row._replace(fold=folds.index(row.fold)) for row in rows]
-    if name == "scores":
-        return rows
-    return with_keys([row._replace(left=row.left.strip(), right=row.right.strip()) for row in rows])
+    rows = [row._replace(left=row.left.strip(), right=row.right.strip()) for row in rows]
+    if name != "scores":
+        return with_keys(rows)
+    if any(row.left or row.right for row in rows) and not all(
+        row.left and row.right for row in rows
+    ):
+        raise UnclearError
+    return rows
 
 
 def _bob(data: bytes) -> list[Row]:

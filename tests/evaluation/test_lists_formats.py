@@ -341,6 +341,14 @@ def test_score_tables_need_no_names(tmp_path: Path) -> None:
     assert _folds(found) == [1, 0] and found.left is None and found.lines.tolist() == [2, 3]
 
 
+def test_names_of_scores_are_those_of_pairs(tmp_path: Path) -> None:
+    found = _scores(_write(tmp_path / "s.csv", "a,b,label,score\nx/1, x/2 ,1,0.5\n"))
+    assert found.left is not None and list(found.left) == ["x/1"]
+    assert found.right is not None and list(found.right) == ["x/2"]
+    empty = _scores(_write(tmp_path / "s.csv", "a,b,label,score\n,,1,0.5\n, ,0,0.4\n"))
+    assert empty.left is None and empty.right is None
+
+
 @pytest.mark.parametrize(
     ("text", "line", "what"),
     [
@@ -353,6 +361,7 @@ def test_score_tables_need_no_names(tmp_path: Path) -> None:
         ("label,score\n2,0.5\n", 2, "the label '2'"),
         ("left,right,score\na,b,0.5\n", 1, "no column of the header is a label"),
         ("label,score\n", 1, "no pairs follow"),
+        ("left,right,label,score\na,b,1,1\na, ,0,1\n", 3, "a picture's name is empty"),
     ],
 )
 def test_broken_score_tables_are_refused(tmp_path: Path, text: str, line: int, what: str) -> None:

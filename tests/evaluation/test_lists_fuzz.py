@@ -135,7 +135,7 @@ def _table(rng: random.Random, name: str) -> _Made:
         said = rng.choice(lists_model.TRUE if genuine else lists_model.FALSE).title()
         fold = [f"{rng.randint(0, 3)}"] if extra else []
         cells = [left, right, said, *fold, *([f"{score}"] if scored else [])]
-        shown = (left, right) if named else ("", "")
+        shown = (left.strip(), right.strip()) if named else ("", "")
         units.append(_Unit(line(cells), _row(*shown, genuine, score if scored else None)))
     return _one_file(name, units, comments=False)
 

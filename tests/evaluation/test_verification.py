@@ -273,6 +273,16 @@ def test_scores_written_and_judged_again_give_the_same_figures(
     assert again["fingerprint"] is None
 
 
+def test_scores_without_names_come_back_without_names(tmp_path: Path) -> None:
+    nameless, scores = tmp_path / "nameless.csv", tmp_path / "scores.csv"
+    values = enumerate((0.9, 0.8, 0.3, 0.4, 0.7, 0.2, 0.1, 0.6))
+    nameless.write_text("score,label\n" + "".join(f"{v},{int(i < 4)}\n" for i, v in values))
+    first = verify_pairs(VerifyOptions(pairs=nameless, scores=scores)).as_json()
+    again = verify_pairs(VerifyOptions(pairs=scores)).as_json()
+    assert again["auc_ci_method"] == first["auc_ci_method"] == "delong"
+    assert again["auc_ci"] == first["auc_ci"]
+
+
 def test_a_saved_threshold_says_what_it_was_chosen_for(
     people: tuple[Path, Path], tmp_path: Path
 ) -> None:

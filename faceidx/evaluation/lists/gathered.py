@@ -134,11 +134,20 @@ class Scores(_Gathered):
             folds: (P,) fold of each score.
 
         Raises:
-            InputError: there is not one score.
+            InputError: there is not one score, or only some of the pictures have names.
         """
         if not self._lines:
             raise InputError(f"{path}: holds no scores; give a list with at least one")
         keys = list(self._rows)
+        if keys == [""]:  # as in a file that was written of scores without names
+            keys = []
+        elif "" in self._rows:
+            nameless = self._names.index(self._rows[""]) // 2
+            raise ListError(
+                path,
+                self._lines[nameless],
+                "a picture's name is empty; name it, or leave out both columns of names",
+            )
         left, right = (Names(keys, rows) if keys else None for rows in self._sides())
         return ScoreList(
             path=path,

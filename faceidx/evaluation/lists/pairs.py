@@ -110,7 +110,8 @@ class ScoreList:
     folds: np.ndarray | None = None
     """(P,) int16, from 0, where the list has folds of its own."""
     left: Sequence[str] | None = None
-    """Name of each score's left picture (P), where the file has one; as written."""
+    """Name of each score's left picture (P), where the file has one; as written but for blanks at
+    its ends."""
     right: Sequence[str] | None = None
     people: tuple[np.ndarray, np.ndarray] | None = None
     """Number of the person on each side of each score, (P,) int32 each, where the file says it."""

@@ -87,7 +87,8 @@ def read_score_table(path: Path) -> ScoreList:
     def take(lines: Sequence[int], columns: Columns, cells: _Cells) -> None:
         numbers = all_finite(path, lines, cells[columns.score])
         genuine = _genuine(path, lines, labels, cells[columns.label])
-        scores.extend(lines, numbers, genuine, [cells[place] for place in columns.names])
+        names = [[cell.strip() for cell in cells[place]] for place in columns.names]
+        scores.extend(lines, numbers, genuine, names)
         if columns.fold >= 0:
             folds.extend(path, lines, cells[columns.fold])
 
