@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from faceidx.cli.frame import common_options, progress_bar, seed_option
-from faceidx.cli.judging_options import judging_options, refuse_without_pairs
+from faceidx.cli.judging_options import judging_options, refuse_judging_options
 from faceidx.cli.model_options import model_options
 from faceidx.cli.paths import FILE
 from faceidx.cli.pipeline_options import pipeline_options
@@ -57,7 +57,7 @@ def evaluate(
     from faceidx.evaluation.verification import parse_targets
 
     if pairs is None:
-        refuse_without_pairs(click.get_current_context())
+        refuse_judging_options(click.get_current_context(), "goes with --pairs FILE; give both")
     wanted = EvalOptions(
         model=model,
         pipeline=pipeline,

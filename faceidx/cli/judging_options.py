@@ -55,9 +55,13 @@ def judging_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def refuse_without_pairs(context: click.Context) -> None:
-    """Raise `click.UsageError` where one of these options is given and there is no list."""
+def refuse_judging_options(context: click.Context, why: str) -> None:
+    """Raise `click.UsageError` where one of these options is given, as nothing is judged.
+
+    Args:
+        why: what follows the option in the message.
+    """
     for option in context.command.params:
         given = context.get_parameter_source(option.name or "") is not ParameterSource.DEFAULT
         if given and option.name in _OPTIONS:
-            raise click.UsageError(f"{option.opts[0]} goes with --pairs FILE; give both", context)
+            raise click.UsageError(f"{option.opts[0]} {why}", context)

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from faceidx.cli.frame import aligned, common_options, progress_bar, seed_option
-from faceidx.cli.judging_options import judging_options
+from faceidx.cli.judging_options import judging_options, refuse_judging_options
 from faceidx.cli.model_options import model_options
 from faceidx.cli.paths import FILE, OUTPUT
 from faceidx.cli.pipeline_options import pipeline_options, warn_without_model
@@ -108,8 +108,11 @@ def verify_pairs(
         kept = {name: options[name] for name in ("report", "pictures", "overwrite", "seed")}
         targets = verification.parse_targets(fmr)
         return _compared(pairs, format=list_format, fmr=targets, folds=folds, **kept)
+    context = click.get_current_context()
+    if unlabelled:
+        refuse_judging_options(context, "does not go with --unlabelled, which judges nothing")
     if options["model"] is None:
-        warn_without_model(click.get_current_context())
+        warn_without_model(context)
     with progress_bar() as progress:
         wanted = verification.VerifyOptions(
             pairs=_judged(pairs, options["embeddings"], all_pairs=options["all_pairs"]),

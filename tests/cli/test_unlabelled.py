@@ -43,6 +43,9 @@ def test_what_needs_labels_does_not_go_with_it(score: RunCli, tmp_path: Path) ->
     assert "say where with --scores FILE" in told
     _, told = score(*words, "--scores", tmp_path / "s.csv", "--report", tmp_path / "r", code=2)
     assert "drop --all-pairs, --report" in told
+    for judging in (("--missing", "reject"), ("--folds", 5), ("--format", "lfw"), ("--fmr", "0.1")):
+        _, told = score(*words, "--scores", tmp_path / "s.csv", *judging, code=2)
+        assert f"{judging[0]} does not go with --unlabelled" in told
     assert not (tmp_path / "s.csv").exists()
 
 
