@@ -3,7 +3,9 @@ from __future__ import annotations
 import csv
 import json
 import tracemalloc
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,11 @@ from faceidx.embedding import views
 from faceidx.embedding.align import AlignOptions, align
 from faceidx.embedding.pipeline import PipelineOptions
 from faceidx.errors import InputError, JobError
+from faceidx.images.decode import PictureError
 from faceidx.images.detect import Detector
+from faceidx.images.sources import open_source
 from faceidx.images.templates import recorded_template
+from faceidx.models.open import ModelOptions
 from tests.conftest import RunCli
 from tests.embedding.test_embed import _names
 from tests.images.photos import draw_marked
@@ -202,9 +207,59 @@ def test_a_photo_that_is_gone_when_the_work_goes_on_leaves_no_crop(
         with pytest.raises(JobError, match=r"faces could not be written: No space left"):
             align(_options(photos, out, detector))
     (photos / "anna" / "one.png").unlink()
+    (photos / "bert" / "three.png").unlink()
     align(_options(photos, out, detector))
-    crops = {"anna/two.png", "bert/three.png"}
-    assert set(_files(out)) == {*crops, "align.csv", "align.json", "left-out.csv"}
+    assert set(_files(out)) == {"anna/two.png", "align.csv", "align.json", "left-out.csv"}
+    assert not (out / "bert").exists()
+
+
+def test_a_photo_that_has_changed_when_the_work_goes_on_is_looked_at_again(
+    photos: Path, tmp_path: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PART", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_finish", _interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            align(_options(photos, tmp_path / "faces", detector))
+    draw_marked(photos / "anna" / "one.png", (11, 9))
+    assert align(_options(photos, tmp_path / "faces", detector))["resumed"] == 3
+    align(_options(photos, tmp_path / "whole", detector))
+    assert _files(tmp_path / "faces") == _files(tmp_path / "whole")
+
+
+def test_a_photo_of_which_a_face_cannot_be_written_is_a_listed_failure(
+    photos: Path, tmp_path: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = module.write_crop
+
+    def refusing(path: Path, crop: np.ndarray) -> None:
+        if "#2" in path.name:
+            raise PictureError("its name is too long for a crop's")
+        written(path, crop)
+
+    monkeypatch.setattr(module, "write_crop", refusing)
+    result = align(_options(photos, tmp_path / "faces", detector, detect="all"))
+    assert (result["faces"], result["failed"]) == (3, 2)
+    reasons = {row["path"]: row["reason"] for row in _rows(tmp_path / "faces" / "left-out.csv")}
+    assert reasons["anna/two.png"] == "its name is too long for a crop's"
+
+
+def test_the_least_sure_faces_come_first_on_the_sheet(
+    photos: Path, tmp_path: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = {"anna/one.png": 0.9, "anna/two.png": 0.7, "bert/three.png": 0.8}
+    rows_of, shown = module._written, []
+
+    def scored(*args: Any) -> Iterator[dict[str, Any]]:
+        yield from ({**row, "score": scores.get(row["path"])} for row in rows_of(*args))
+
+    def kept(_: Path, cells: Iterable[tuple[np.ndarray, str]]) -> None:
+        shown.extend(text for _, text in cells)
+
+    monkeypatch.setattr(module, "_written", scored)
+    monkeypatch.setattr(module, "save_sheet", kept)
+    align(_options(photos, tmp_path / "faces", detector, sheet=tmp_path / "sheet.png"))
+    assert shown == ["0.70  anna/two.png", "0.80  bert/three.png", "0.90  anna/one.png"]
 
 
 def test_only_what_align_wrote_is_replaced_and_only_when_asked_for(
@@ -334,6 +389,31 @@ def test_views_that_were_interrupted_are_gone_on_with_and_leave_nothing_behind(
     assert _names(tmp_path) == ["a.h5", "c", "photos"]
     _, err = run_cli(*words, code=2)
     assert "exists already" in err
+
+
+def test_photos_that_cannot_be_shown_are_counted(
+    run_cli: RunCli,
+    photos: Path,
+    fake_model_file: Path,
+    toy: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ("embed", photos, "--model", fake_model_file, "--detector", toy, "--detect", "all")
+    run_cli(*words, "--out", tmp_path / "a.h5")
+    (photos / "anna" / "one.png").write_bytes(b"no picture")
+    pictures = [p for p in open_source(photos).pictures if p.key != "bert/three.png"]
+    told: list[str] = []
+    monkeypatch.setattr(views.logger, "warning", lambda text, *of: told.append(text % of))
+    views.show_file(
+        views.Views(crops=tmp_path / "c"),
+        tmp_path / "a.h5",
+        pictures,
+        PipelineOptions(detect="all"),
+        ModelOptions(path=fake_model_file),
+    )
+    assert set(_files(tmp_path / "c")) == {"anna/two#1.png", "anna/two#2.png"}
+    assert told == ["2 of 3 photos could not be shown (-v says why)"]
 
 
 def _interrupting(*_: object) -> None:

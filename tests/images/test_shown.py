@@ -9,7 +9,7 @@ from PIL import Image
 
 from faceidx.images.decode import PictureError, decode
 from faceidx.images.keys import escape_key
-from faceidx.images.shown import Mark, annotated, contact_sheet, crop_path, write_crop
+from faceidx.images.shown import Mark, annotated, contact_sheet, crop_path, least_sure, write_crop
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,19 @@ def test_a_sheet_holds_every_face_with_its_line() -> None:
     found = {tuple(colour) for _, colour in sheet.getcolors(1 << 20) or []}
     assert {(20 + 10 * n,) * 3 for n in range(7)} <= found
     assert contact_sheet([]).size[0] > 0
+
+
+def test_a_line_on_a_sheet_stays_below_its_face_and_a_large_sheet_grows_downwards() -> None:
+    crop = np.full((112, 112, 3), 128, np.uint8)
+    two = np.asarray(contact_sheet([(crop, "0.70  " + "W" * 50), (crop, "")]))
+    assert (two[114:, 116:] == 255).all() and (two[114:, :112] < 128).any()
+    many = contact_sheet((crop, "") for _ in range(500))
+    assert many.size == (20 * 116, 20 * 130)
+
+
+def test_the_least_sure_faces_come_first() -> None:
+    assert list(least_sure(np.array([0.9, 0.7, 0.8, 0.7]))) == [1, 3, 2, 0]
+    assert len(list(least_sure(np.zeros(500)))) == 400
 
 
 def test_keys_with_any_bytes_come_back_as_the_name_of_the_crop() -> None:
