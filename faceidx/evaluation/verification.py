@@ -143,13 +143,14 @@ def judge(
         _refuse_what_needs_both(options, lacking)
         return OneClass(targets=options.fmr, warnings=[*told, lacking], **facts)
     figures, roc = _figures(judged, listed, units, options)
+    named = units is not None or bool(isinstance(listed, ScoreList) and listed.left)
     by_group = None if groups is None else _by_group(groups, people, listed, judged, roc, options)
     return Verification(
         figures=figures,
         roc=roc,
         groups=by_group,
         warnings=told
-        + _warnings(figures, roc, missing, missing_pictures, units, options)
+        + _warnings(figures, roc, missing, missing_pictures, named, options)
         + (group_warnings(by_group) if by_group else []),
         **facts,
     )
@@ -333,7 +334,7 @@ def _warnings(
     roc: Roc,
     missing: list[MissingPair],
     missing_pictures: dict[str, str],
-    units: Units | None,
+    named: bool,
     options: VerifyOptions,
 ) -> list[str]:
     warnings = doubts(figures, roc, also=options.chosen_rates)
@@ -342,7 +343,7 @@ def _warnings(
             f"{len(missing_pictures)} pictures of templates are missing; "
             "their templates are made from the others"
         )
-    if units is not None and figures.intervals.method is None:
+    if named and figures.intervals.method is None:
         warnings.append(
             "there are too many pairs, or too few people, to draw people for the confidence "
             "interval; it takes the pairs for independent and is too narrow"

@@ -273,6 +273,21 @@ def test_scores_written_and_judged_again_give_the_same_figures(
     assert again["fingerprint"] is None
 
 
+def test_an_interval_of_too_many_pairs_is_said_to_be_too_narrow(
+    people: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("faceidx.evaluation.bootstrap._MOST_WORK", 0)
+    scores = tmp_path / "scores.csv"
+    first = verify_pairs(VerifyOptions(pairs=people[0], embeddings=people[1], scores=scores))
+    for found in (first, verify_pairs(VerifyOptions(pairs=scores))):
+        assert found.as_json()["auc_ci_method"] == "delong"
+        assert any("there are too many pairs" in warning for warning in found.warnings)
+    nameless = tmp_path / "nameless.csv"
+    nameless.write_text("score,label\n0.5,1\n0.4,0\n0.6,0\n")
+    told = " ".join(verify_pairs(VerifyOptions(pairs=nameless)).warnings)
+    assert "too many pairs" not in told
+
+
 def test_scores_without_names_come_back_without_names(tmp_path: Path) -> None:
     nameless, scores = tmp_path / "nameless.csv", tmp_path / "scores.csv"
     values = enumerate((0.9, 0.8, 0.3, 0.4, 0.7, 0.2, 0.1, 0.6))
