@@ -135,6 +135,33 @@ def test_the_figures_of_both_policies_are_those_of_every_threshold(
         assert asked[name] == beside[name]
 
 
+def test_a_list_with_pairs_left_out_is_judged_as_one_that_never_held_them(
+    tmp_path: Path, embeddings: Write
+) -> None:
+    keys = [f"p{person}/{picture}.jpg" for person in range(20) for picture in range(3)]
+    rng = np.random.default_rng(1)
+    rows = []
+    for k in range(240):
+        one, other = rng.integers(20, size=2)
+        other = one if k % 2 else (other + (other == one)) % 20
+        picture = rng.permutation(4)  # of four pictures nobody has the last
+        rows.append(
+            f"p{one}/{picture[0]}.jpg,p{other}/{picture[1]}.jpg,{int(one == other)},{k % 3}"
+        )
+    files = embeddings(keys)
+    found = []
+    for name, kept in (("all", rows), ("there", [row for row in rows if "/3.jpg" not in row])):
+        path = tmp_path / f"{name}.csv"
+        path.write_text("\n".join(["left,right,label,fold", *kept]))
+        found.append(verify_pairs(VerifyOptions(pairs=path, embeddings=files)).as_json())
+    assert found[0]["missing"] > 100 and not found[1]["missing"]
+    assert found[0]["folds"] == 3 and found[0]["auc_ci_method"] == "bootstrap-identities"
+    for name in ("judged", "auc", "eer", "accuracy", "accuracy_std", "threshold", "confusion"):
+        assert found[0][name] == found[1][name]
+    # The same people are drawn, though not in the same order.
+    assert found[0]["auc_ci"] == pytest.approx(found[1]["auc_ci"], abs=0.02)
+
+
 def test_a_rejected_pair_matches_at_no_threshold(thousand: _Thousand) -> None:
     verified = verify_pairs(thousand.options(missing="reject"))
     point = verified.as_json()["tar_at_far"][0]
