@@ -18,6 +18,7 @@ from faceidx.evaluation.scoring import (
     cosine_scores,
     known_embeddings,
     score_pairs,
+    units_of_pairs,
 )
 
 Write = Callable[..., Path]
@@ -274,6 +275,14 @@ def test_folders_and_names_are_people_only_where_the_labels_agree(
         origin=None,  # type: ignore[arg-type]
     )
     assert score_pairs(listed, known).units.kind == kind
+
+
+@pytest.mark.parametrize(("wrong", "kind"), [(1, "identities"), (2, "pictures")])
+def test_folders_are_people_where_99_of_100_labels_agree(wrong: int, kind: str) -> None:
+    pairs = [(f"p{k}/1", f"p{k + k % 2}/2", (k % 2 == 0) != (k < wrong)) for k in range(100)]
+    listed = _listed(pairs)
+    rows = (listed.left, listed.right, listed.genuine)
+    assert units_of_pairs(listed.keys, [""] * len(listed.keys), *rows).kind == kind
 
 
 @pytest.mark.parametrize("folder", ["", "batch/"])
