@@ -9,7 +9,7 @@ import click
 
 from faceidx.cli.frame import EXIT_STRICT, common_options, progress_bar
 from faceidx.cli.model_options import TEMPLATES
-from faceidx.cli.paths import FILE, OUTPUT
+from faceidx.cli.paths import FILE, OUTPUT, OUTPUT_FOLDER
 from faceidx.cli.pipeline_options import pipeline_options
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Examples:
 The same command goes on after an interruption."""
 )
 @click.argument("images", type=FILE)
-@click.option("--out", type=OUTPUT, required=True, metavar="DIR", help="Where the faces go.")
+@click.option("--out", type=OUTPUT_FOLDER, required=True, metavar="DIR", help="Where the faces go.")
 @pipeline_options(detect="largest", model=False)
 @click.option(
     "--image-size",

@@ -9,7 +9,7 @@ import click
 
 from faceidx.cli.frame import common_options, progress_bar
 from faceidx.cli.model_options import model_options
-from faceidx.cli.paths import FILE, OUTPUT
+from faceidx.cli.paths import FILE, OUTPUT, OUTPUT_FOLDER
 from faceidx.cli.pipeline_options import pipeline_options, warn_without_model
 
 if TYPE_CHECKING:
@@ -56,14 +56,18 @@ A threshold for a gallery: faceidx index calibrate gallery --fpir 0.01"""
     metavar="FILE.csv",
     help="Write every answer to this file: .csv, .jsonl, or .txt (a table).",
 )
-@click.option("--report", type=OUTPUT, help="Write a page to this folder: probes beside faces.")
+@click.option(
+    "--report", type=OUTPUT_FOLDER, help="Write a page to this folder: probes beside faces."
+)
 @click.option("--pictures", type=FILE, help="Folder of the pictures: the report shows faces.")
 @click.option(
     "--gallery-pictures",
     type=FILE,
     help="Folder of the gallery's pictures.  [default: that of --pictures]",
 )
-@click.option("--annotate", type=OUTPUT, metavar="DIR", help="Write photos with boxes and names.")
+@click.option(
+    "--annotate", type=OUTPUT_FOLDER, metavar="DIR", help="Write photos with boxes and names."
+)
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @common_options
 def classify(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from faceidx.cli.frame import common_options, progress_bar, seed_option
-from faceidx.cli.paths import FILE, OUTPUT
+from faceidx.cli.paths import FILE, OUTPUT, OUTPUT_FOLDER
 from faceidx.escape import for_terminal
 
 
@@ -42,7 +42,9 @@ Examples:
     metavar="[T]",
     help="Name near-duplicates too: faces at this cosine or above.  [0.95 where none is given]",
 )
-@click.option("--copy-to", type=OUTPUT, metavar="DIR", help="Copy the pictures, a folder a group.")
+@click.option(
+    "--copy-to", type=OUTPUT_FOLDER, metavar="DIR", help="Copy the pictures, a folder a group."
+)
 @click.option("--pictures", type=FILE, metavar="ROOT", help="Folder of the pictures to copy.")
 @click.option(
     "--neighbours",

@@ -11,7 +11,7 @@ import click
 
 from faceidx.cli.frame import EXIT_STRICT, common_options, progress_bar
 from faceidx.cli.model_options import model_options
-from faceidx.cli.paths import FILE, OUTPUT
+from faceidx.cli.paths import FILE, OUTPUT, OUTPUT_FOLDER
 from faceidx.cli.pipeline_options import pipeline_options, warn_of_useless
 
 if TYPE_CHECKING:
@@ -52,8 +52,10 @@ The same command goes on after an interruption."""
     is_flag=True,
     help="With --detect all: every face gets its picture's identity.",
 )
-@click.option("--save-crops", type=OUTPUT, metavar="DIR", help="Write every face, cut out.")
-@click.option("--annotate", type=OUTPUT, metavar="DIR", help="Write photos with boxes and names.")
+@click.option("--save-crops", type=OUTPUT_FOLDER, metavar="DIR", help="Write every face, cut out.")
+@click.option(
+    "--annotate", type=OUTPUT_FOLDER, metavar="DIR", help="Write photos with boxes and names."
+)
 @click.option(
     "--contact-sheet", type=OUTPUT, metavar="FILE.png", help="The least sure faces on a sheet."
 )

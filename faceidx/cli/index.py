@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from faceidx.cli.frame import aligned, common_options, device_option, progress_bar, seed_option
-from faceidx.cli.paths import FILE, OUTPUT
+from faceidx.cli.paths import FILE, OUTPUT, OUTPUT_FOLDER
 from faceidx.escape import for_terminal
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ Examples:
   faceidx index build many.h5 --kind ivf --target-recall 0.995 --memory 2G --out gallery"""
 )
 @_FILES
-@click.option("--out", type=OUTPUT, required=True, help="Gallery folder to make.")
+@click.option("--out", type=OUTPUT_FOLDER, required=True, help="Gallery folder to make.")
 @_index_options
 @_PREFIX
 @_OVERWRITE
@@ -195,7 +195,7 @@ Examples:
   faceidx index import downloaded-gallery --out gallery""",
 )
 @click.argument("source", type=FILE)
-@click.option("--out", type=OUTPUT, required=True, help="Gallery folder to make.")
+@click.option("--out", type=OUTPUT_FOLDER, required=True, help="Gallery folder to make.")
 @_index_options
 @_OVERWRITE
 @common_options

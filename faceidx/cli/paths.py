@@ -15,9 +15,10 @@ from faceidx.files import goes_in_a_circle
 class _Path(click.Path):
     """A path; an empty one, as of a variable that is not set, would be the current folder."""
 
-    def __init__(self, *, written: bool) -> None:
+    def __init__(self, *, written: bool, replaced: bool = False) -> None:
+        """`replaced`: a folder that is exchanged for another as a whole."""
         super().__init__(path_type=Path)
-        self.written = written
+        self.written, self.replaced = written, replaced
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not os.fspath(value):
@@ -29,6 +30,7 @@ class _Path(click.Path):
 
 
 FILE, OUTPUT = _Path(written=False), _Path(written=True)
+OUTPUT_FOLDER = _Path(written=True, replaced=True)
 # The files of a gallery, which nothing else may lie among.
 _GALLERY = ("manifest.json", "gallery.h5")
 
@@ -36,22 +38,33 @@ _GALLERY = ("manifest.json", "gallery.h5")
 def refuse_lost_inputs(context: click.Context) -> None:
     """Raise `click.UsageError` where an output would take the place of an input or another output.
 
-    Or of a part of a gallery.
+    Or of what such a one lies in, or of a part of a gallery.
     """
     given = [
-        (parameter, parameter.type.written, path)
+        (parameter, parameter.type, path)
         for parameter in context.command.params
         if isinstance(parameter.type, _Path)
         for path in _paths(context.params.get(parameter.name or ""))
     ]
-    for parameter, written, out in given:
-        if not written:
+    for parameter, kind, out in given:
+        if not kind.written:
             continue
         for other, _, path in given:
-            if other is not parameter and _are_same(out, path):
+            if other is parameter:
+                continue
+            if _are_same(out, path):
                 raise click.UsageError(
                     f"{_name(parameter)} {out} is given as {_name(other)} too; give each a path of "
                     "its own",
+                    context,
+                )
+            if (
+                kind.replaced
+                and Path(os.path.realpath(out)) in Path(os.path.realpath(path)).parents
+            ):
+                raise click.UsageError(
+                    f"{_name(other)} {path} lies in {_name(parameter)} {out}, which is replaced as "
+                    "a whole; give a path outside",
                     context,
                 )
         if all((out.parent / part).exists() for part in _GALLERY):

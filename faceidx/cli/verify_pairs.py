@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from faceidx.cli.frame import aligned, common_options, progress_bar, seed_option
 from faceidx.cli.judging_options import judging_options, refuse_judging_options
 from faceidx.cli.model_options import model_options
-from faceidx.cli.paths import FILE, OUTPUT
+from faceidx.cli.paths import FILE, OUTPUT, OUTPUT_FOLDER
 from faceidx.cli.pipeline_options import pipeline_options, warn_without_model
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ Examples:
 @pipeline_options()
 @judging_options
 @click.option("--scores", type=OUTPUT, help="Write left,right,label,score to this CSV file.")
-@click.option("--report", type=OUTPUT, help="Write a report to this folder: index.html and more.")
+@click.option(
+    "--report", type=OUTPUT_FOLDER, help="Write a report to this folder: index.html and more."
+)
 @click.option("--pictures", type=FILE, help="Folder of the pictures: the report shows faces.")
 @click.option("--save-threshold", type=OUTPUT, help="Write the threshold at --at-fmr to this file.")
 @click.option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from faceidx.cli import paths
 from faceidx.gallery import folder
 from tests.conftest import RunCli
 from tests.embedding.test_embed import _names
+from tests.images.photos import write_toy_detector
 
 
 @pytest.fixture
@@ -68,6 +70,33 @@ def test_two_outputs_are_two_paths(
     both = ("--save-crops", tmp_path / "x", "--annotate", tmp_path / "." / "x")
     _, err = run_cli(*words, *both, code=2)
     assert "--save-crops" in err and "is given as --annotate too" in err
+
+
+def test_nothing_is_read_from_or_written_to_a_folder_that_is_replaced(
+    run_cli: RunCli, pictures: Path, fake_model_file: Path, tmp_path: Path
+) -> None:
+    write_toy_detector(tmp_path / "toy.onnx")
+    out = tmp_path / "out"
+    shutil.copytree(pictures, out / "photos")
+    (out / "list.csv").write_text("left,right,label,score\na,b,1,0.5\na,c,0,0.1\n")
+    detector = ("--detector", tmp_path / "toy.onnx")
+    embed = ("embed", "--model", fake_model_file, *detector, "--detect", "largest")
+    inside = out / "inside.h5"
+    for words, told in (
+        (("align", out / "photos", "--out", out, *detector), "IMAGES"),
+        (
+            ("align", pictures, "--out", out, *detector, "--contact-sheet", inside),
+            "--contact-sheet",
+        ),
+        ((*embed, out / "photos", "--out", tmp_path / "a.h5", "--save-crops", out), "IMAGES"),
+        ((*embed, pictures, "--out", inside, "--annotate", out), "--out"),
+        (("verify-pairs", out / "list.csv", "--report", out), "PAIRS"),
+        (("index", "build", inside, "--out", out), "FILE.h5..."),
+    ):
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        _, err = run_cli(*words, "--overwrite", code=2)
+        assert f"{told} {out}" in err and "which is replaced as a whole" in err
+        assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
 def test_embeddings_take_the_place_of_embeddings_alone(

@@ -353,7 +353,6 @@ def test_only_what_was_written_here_is_replaced(
     for wanted in (
         ("--annotate", theirs),
         ("--save-crops", theirs),
-        ("--save-crops", tmp_path),  # above the photos
         ("--save-crops", tmp_path / "file"),
         ("--contact-sheet", picture),
     ):
@@ -361,6 +360,9 @@ def test_only_what_was_written_here_is_replaced(
         _, err = run_cli(*words, *wanted, code=2)
         assert f"{wanted[1]} was not written by faceidx, so it is not replaced" in err
         assert _files(tmp_path) == before
+    _, err = run_cli(*words, "--save-crops", tmp_path, code=2)
+    assert f"{photos} lies in --save-crops {tmp_path}, which is replaced as a whole" in err
+    assert _files(tmp_path) == before
     ours = ("--save-crops", tmp_path / "c", "--contact-sheet", tmp_path / "s.png")
     for way in ((), (), ("--retry-failed",)):
         run_cli(*words, *way, *ours)
