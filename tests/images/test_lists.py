@@ -81,6 +81,11 @@ def test_a_picture_listed_twice_is_an_error_naming_both_lines(tmp_path: Path, ag
         open_source(_list(tmp_path, f"a/1.jpg\n\nb.jpg\n{again}\n"))
 
 
+def test_of_several_pictures_listed_twice_the_first_line_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"list\.txt:3: listed already in line 1"):
+        open_source(_list(tmp_path, "b.jpg\na.jpg\nb.jpg\na.jpg\n"))
+
+
 def test_names_in_other_encodings_are_kept_byte_by_byte(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9.jpg")).touch()
     for file in (
