@@ -27,9 +27,9 @@ from faceidx.gallery.clusters import (
     train_centroids,
 )
 from faceidx.gallery.manifest import Tuning
-from faceidx.gallery.memory import available_memory
 from faceidx.gallery.tune import NEIGHBOURS, Truth, hold_out, hold_out_people, truth, tune
 from faceidx.gallery.vectors import BLOCK_ROWS, Vectors
+from faceidx.models.memory import available_memory
 from faceidx.progress import Progress, ProgressCallback, silent
 
 AUTO, FLAT, HNSW, IVF = "auto", "flat", "hnsw", "ivf"

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from faceidx.errors import InputError
-
-# Where the system does not say what is free: enough for every default.
-_UNKNOWN_MEMORY = 8 << 30
+from faceidx.models.memory import available_memory
 
 
 def resolve_device(device: str) -> str:
@@ -30,7 +26,7 @@ def resolve_device(device: str) -> str:
 
 
 def free_memory(device: str) -> int:
-    """Bytes that a device has free: of a GPU's own memory, or of the machine's.
+    """Bytes that a device has free: of a GPU's own memory, or of what this process may take.
 
     Args:
         device: as `resolve_device` takes it.
@@ -41,12 +37,7 @@ def free_memory(device: str) -> int:
 
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
-    try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-    except OSError:
-        return _UNKNOWN_MEMORY
-    kilobytes = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
-    return int(kilobytes) * 1024 if kilobytes else _UNKNOWN_MEMORY
+    return available_memory()
 
 
 def device_name(device: str) -> str:
