@@ -125,6 +125,36 @@ def _input_shape(model: onnx.ModelProto, path: Path) -> tuple[list[int | None], 
     return shape, shape[1] != 3
 
 
+def goes_by_its_batch(graph: onnx.GraphProto) -> bool:
+    """Whether a batch norm was exported as it works in training, by the pictures beside.
+
+    Until opset 13 one is known by its further outputs.
+    """
+    for node in graph.node:
+        if node.op_type == "BatchNormalization":
+            told = [a.i for a in node.attribute if a.name == "training_mode"]
+            if told[0] if told else sum(map(bool, node.output)) > 1:
+                return True
+    return False
+
+
+def subtracts_a_mean(graph: onnx.GraphProto) -> bool:
+    """Whether a graph begins by taking constants from its pictures, as exports of MXNet's do."""
+    fixed = {tensor.name for tensor in graph.initializer}
+    fixed |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    name = next(value.name for value in graph.input if value.name not in fixed)
+    while len(users := [node for node in graph.node if name in node.input]) == 1:
+        node = users[0]
+        if any(other not in {name, *fixed} for other in node.input):
+            return False
+        if node.op_type in ("Sub", "Add"):
+            return True
+        if node.op_type not in ("Mul", "Div", "Cast", "Identity", "Transpose"):
+            return False
+        name = node.output[0]
+    return False
+
+
 def one_line(error: Exception) -> str:
     """What onnx or onnxruntime says of an error, short enough for a line."""
     return " ".join(str(error).split())[:200]

@@ -14,7 +14,7 @@ from faceidx.escape import for_terminal
 from faceidx.images.keys import escape_key
 from faceidx.images.preprocess import Preprocessing
 from faceidx.models.face_model import FaceModel
-from faceidx.models.onnx_file import OnnxFile, one_line
+from faceidx.models.onnx_file import OnnxFile, goes_by_its_batch, one_line, subtracts_a_mean
 from faceidx.models.onnx_record import attached_classifier
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ logger = logging.getLogger(__name__)
 # How far batched and single embeddings may differ, relative to their length, for a model whose
 # batch size was freed to count as working in batches: float32 rounding, with room for reordering.
 _BATCH_TOLERANCE = 1e-3
+_IN_TRAINING = (
+    "gives a picture another embedding each time, or with other pictures beside it; export it in "
+    "evaluation mode (model.eval())"
+)
 _CUDA = "CUDAExecutionProvider"
 
 
@@ -62,8 +66,8 @@ def load_onnx_model(
         template: alignment of the faces that it was trained on, where that is known.
 
     Raises:
-        InputError: it cannot be run, or it does not turn a batch of such pictures into one row of
-            numbers a picture.
+        InputError: it cannot be run, it does not turn a batch of such pictures into one row of
+            numbers a picture, or these depend on chance or on the pictures beside.
     """
     path, own, shape = file.path, file.own, file.shape
     height, width = preprocessing.image_size
@@ -73,16 +77,28 @@ def load_onnx_model(
             raise InputError(
                 f"{path} takes pictures of {shape[1:]}, not {wanted}; drop --image-size"
             )
+    if goes_by_its_batch(file.graph.graph):
+        raise InputError(f"{path} {_IN_TRAINING}")
+    if own is None and any(preprocessing.mean) and subtracts_a_mean(file.graph.graph):
+        logger.warning(
+            "%s takes a mean from its pictures itself, beside the one given; where it is to have "
+            "them as they are, give --mean 0, and --std 1 for pixels of 0 to 1 or %.7f of 0 to 255",
+            path.name,
+            1 / 255,
+        )
     fixed = shape[0]
     freed = None if fixed is None else _freed(file.graph, fixed, wanted, device, path)
     batched = fixed is None or freed is not None
     graph, session = freed or (file.graph, open_session(file.graph, device, path))
     if not batched and fixed != 1:
         raise InputError(f"{path} takes batches of {fixed} and nothing else; export it anew")
-    single = run_session(session, np.zeros((1, *wanted), np.float32), path)
+    picture = np.random.default_rng(0).uniform(-1, 1, (1, *wanted)).astype(np.float32)
+    single = run_session(session, picture, path)
     _check_output(session, single, path, tell=own is None)
     exported = own is not None and own.record.arch != "onnx"
-    batched = batched and (exported or _works_in_batches(session, single, wanted))
+    batched = batched and (exported or _works_in_batches(session, picture, single))
+    if not batched and _differ(run_session(session, picture, path), single):
+        raise InputError(f"{path} {_IN_TRAINING}")
     head = attached_classifier(graph, own)
     return OnnxModel(
         name=escape_key(path.name),
@@ -106,15 +122,14 @@ def load_onnx_model(
 
 
 def _works_in_batches(
-    session: onnxruntime.InferenceSession, single: np.ndarray, wanted: list[int]
+    session: onnxruntime.InferenceSession, picture: np.ndarray, single: np.ndarray
 ) -> bool:
     """Whether a graph whose batch is said to be free gives two pictures what it gives each.
 
     Args:
-        single: what it gives the picture of zeros.
+        single: what it gives the picture.
     """
-    two = np.zeros((2, *wanted), np.float32)
-    two[1] = np.random.default_rng(0).uniform(-1, 1, wanted)
+    two = np.concatenate([picture, np.zeros_like(picture)])
     try:
         return bool(_close(run_session(session, two)[:1], single).all())
     except InputError:
@@ -127,6 +142,11 @@ def _close(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         return np.zeros(len(wanted), bool)
     distances: np.ndarray = np.linalg.norm(found - wanted, axis=1)
     return distances <= _BATCH_TOLERANCE * np.linalg.norm(wanted, axis=1)
+
+
+def _differ(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether finite rows are not the same."""
+    return bool(np.isfinite(one).all()) and not bool(_close(one, other).all())
 
 
 def _check_output(

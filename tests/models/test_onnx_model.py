@@ -304,3 +304,102 @@ def test_our_file_is_described_without_running_it(fake_model_file: Path, tmp_pat
     copy = tmp_path / "copy.safetensors"
     shutil.copy(fake_model_file, copy)
     assert describe(ModelOptions(path=copy)) == {**facts, "model": str(copy)}
+
+
+_ONE_OF_CHANNELS = {name: np.ones(3, np.float32) for name in ("scale", "bias", "mean", "var")}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "opset"),
+    [
+        ([helper.make_node("Dropout", ["x", "half", "yes"], ["kept"])], 13),
+        (
+            [
+                helper.make_node(
+                    "BatchNormalization",
+                    ["x", *_ONE_OF_CHANNELS],
+                    ["kept", "m", "v"],
+                    training_mode=1,
+                )
+            ],
+            14,
+        ),
+        (
+            [
+                helper.make_node(
+                    "BatchNormalization", ["x", *_ONE_OF_CHANNELS], ["kept", "m", "v", "s", "t"]
+                )
+            ],
+            13,
+        ),
+    ],
+    ids=["dropout", "norm", "old norm"],
+)
+@pytest.mark.parametrize("batch", [1, "n"])
+def test_a_graph_exported_in_training_mode_is_refused(
+    batch: int | str, nodes: list[onnx.NodeProto], opset: int, tmp_path: Path
+) -> None:
+    constants = {
+        **_ONE_OF_CHANNELS,
+        "half": np.array(0.5, np.float32),
+        "yes": np.array(True),
+        "flat": np.array([0, 48]),
+        "w": projection(48),
+    }
+    rest = [
+        helper.make_node("Reshape", ["kept", "flat"], ["rows"]),
+        helper.make_node("MatMul", ["rows", "w"], ["y"]),
+    ]
+    used = {name for node in [*nodes, *rest] for name in node.input}
+    path = save(
+        tmp_path / "m.onnx",
+        [*nodes, *rest],
+        {name: value for name, value in constants.items() if name in used},
+        shape=(batch, 3, 4, 4),
+        output=(batch, 5),
+    )
+    model = onnx.load(path)
+    model.opset_import[0].version = opset
+    onnx.save(model, path)
+    with pytest.raises(InputError, match=r"m.onnx gives a picture another embedding each time"):
+        _open(path)
+    with pytest.raises(InputError, match="export it in evaluation mode"):
+        import_model(
+            ImportOptions(
+                model=ModelOptions(path=path, preset="insightface"), out=tmp_path / "out.onnx"
+            )
+        )
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def _normalising(path: Path, *, as_nodes: bool = False) -> Path:
+    """A graph that makes (x - 127.5) / 128 of its pictures itself."""
+    constants = {"m": np.array([127.5], np.float32), "s": np.array([128], np.float32)}
+    nodes = [
+        helper.make_node("Sub", ["x", "m"], ["less"]),
+        helper.make_node("Div", ["less", "s"], ["scaled"]),
+        helper.make_node("ReduceMean", ["scaled"], ["y"], axes=[2, 3], keepdims=0),
+    ]
+    if as_nodes:
+        made = [
+            helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
+            for name, value in constants.items()
+        ]
+        nodes, constants = [*made, *nodes], {}
+    return save(path, nodes, constants, shape=("n", 3, 4, 4), output=("n", 3))
+
+
+@pytest.mark.parametrize("as_nodes", [False, True])
+def test_pictures_that_would_be_normalised_twice_draw_a_warning(
+    as_nodes: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = _normalising(tmp_path / "m.onnx", as_nodes=as_nodes)
+    _open(path)
+    assert "m.onnx takes a mean from its pictures itself, beside the one given" in caplog.text
+    caplog.clear()
+    pictures = _pictures(2)
+    model = _open(path, preset=None, mean=(0, 0, 0), std=(0.0039216,) * 3, color="rgb")
+    wanted = (pictures.mean((1, 2)) - 127.5) / 128
+    np.testing.assert_allclose(model.raw_embed(pictures), wanted, rtol=1e-4, atol=1e-4)
+    _open(reshape_graph(tmp_path / "plain.onnx", batch="n", target=[-1, 48]))
+    assert caplog.text == ""
