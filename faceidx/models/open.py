@@ -14,7 +14,7 @@ from faceidx.images.templates import template_for
 from faceidx.models.device import resolve_device
 from faceidx.models.face_model import Compiled, FaceModel
 from faceidx.models.file import ModelFile, has_record, load_tensors, read_model, read_record
-from faceidx.models.foreign.recognised import Recognised, to_model_file
+from faceidx.models.foreign.recognised import OF_TORCHVISION, Recognised, to_model_file
 from faceidx.models.onnx_file import OnnxFile, read_onnx
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class ModelOptions:
     """Of a torchvision ResNet: whether its last layer gives an `embedding` or is a `classifier`."""
 
 
-FACTS = ("image_size", "mean", "std", "color", "preset", "template")
+FACTS = ("image_size", "mean", "std", "color", "preset", "template", "fc")
 """Options of what a foreign file does not say."""
 
 
@@ -200,6 +200,8 @@ def onnx_shape(file: OnnxFile, options: ModelOptions) -> tuple[Preprocessing, st
         InputError: something is neither said nor given, or the file itself says what is given.
     """
     if file.own is None:
+        if options.fc:
+            raise InputError(f"{options.path}: {OF_TORCHVISION}")
         return _given_shape(options, file.image_size)
     refuse_given(options)
     return file.own.record.preprocessing, file.own.record.template

@@ -20,6 +20,7 @@ from faceidx.models.importing import ImportOptions, import_model
 from faceidx.models.open import ModelOptions, model_shape, open_model
 from faceidx.models.registry import create_backbone
 from tests.conftest import RunCli, draw
+from tests.models.onnx_graphs import mean_color_graph
 from tests.models.reference_nets import FaceNet, FoamliuNet, InsightFaceNet, IRNet, randomize
 
 _DIM = 16
@@ -162,7 +163,26 @@ def test_an_embedding_that_is_asked_for_and_cannot_be_told_is_an_error(tmp_path:
         torch.save({**network.state_dict(), **more}, path)
         with pytest.raises(InputError, match="no fc that is one linear layer"):
             open_model(_options(path, fc="embedding"))
-        assert open_model(_options(path)).embedding_dim == 512
+        assert open_model(_options(path, fc="classifier")).embedding_dim == 512
+        if isinstance(last, nn.Identity):
+            assert open_model(_options(path)).embedding_dim == 512
+        else:  # an embedding may be normalised behind a linear layer
+            with pytest.raises(InputError, match=r"of several layers.*--fc classifier leaves it"):
+                open_model(_options(path))
+
+
+def test_a_last_layer_that_is_told_where_there_is_none_to_tell_is_an_error(
+    fake_model_file: Path, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare.pth"
+    network = create_backbone("iresnet18", embedding_dim=_DIM, image_size=(_SIDE, _SIDE))
+    torch.save(network.state_dict(), bare)
+    graph = mean_color_graph(tmp_path / "m.onnx", shape=("n", 3, 32, 32))
+    for path in (bare, graph):
+        with pytest.raises(InputError, match="--fc is for the last layer of a torchvision ResNet"):
+            open_model(_options(path, fc="embedding"))
+    with pytest.raises(InputError, match="drop --fc"):
+        open_model(ModelOptions(path=fake_model_file, fc="embedding"))
 
 
 @pytest.mark.parametrize(

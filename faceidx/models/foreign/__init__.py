@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from faceidx.errors import InputError
 from faceidx.models.foreign import adaface, facenet, insightface, mobilefacenet, ours, torchvision
-from faceidx.models.foreign.recognised import Recognised
+from faceidx.models.foreign.recognised import OF_TORCHVISION, Recognised
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +49,8 @@ def recognise(
                 found = family.convert(network, fc=fc)
             except InputError as error:
                 raise InputError(f"{source}: {error}") from None
+            if fc and not found.arch.startswith(torchvision.ARCH):
+                raise InputError(f"{source}: {OF_TORCHVISION}")
             found.left_out += left_out
             return found
     first = ", ".join(name[:60] for name in list(tensors)[:3])

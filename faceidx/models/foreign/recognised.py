@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from faceidx.images.preprocess import Preprocessing
     from faceidx.models.file import ModelFile
 
+OF_TORCHVISION = "--fc is for the last layer of a torchvision ResNet, which this is not; drop it"
+
 # Epsilon of torch's batch norms. With a variance of one less, a norm changes nothing.
 _EPS = 1e-5
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import torch
 
 ANCHOR = "layer1.0.conv1.weight"
+ARCH = "torchvision_resnet"
+"""What its networks are called here, with their depth behind it."""
 
 # What a last layer gives is an embedding if it has one of these lengths, and ImageNet's 1,000
 # classes if it has that many. Anything else may be either.
@@ -42,14 +44,19 @@ def convert(weights: dict[str, torch.Tensor], *, fc: str | None) -> Recognised:
         weights.setdefault("fc.bias", weights["fc.weight"].new_zeros(len(weights["fc.weight"])))
         return Recognised(
             origin=f"{origin}, its fc taken for the embedding",
-            arch=f"torchvision_resnet{depth}_fc",
+            arch=f"{ARCH}{depth}_fc",
             embedding_dim=len(weights["fc.weight"]),
             weights=weights,
         )
     classifier = [name for name in weights if name.startswith("fc.")]
+    if classifier and "fc.weight" not in weights and fc is None:
+        raise InputError(
+            "its fc is of several layers, an embedding's or a classifier's, and cannot be run; "
+            "--fc classifier leaves it out"
+        )
     return Recognised(
         origin=f"{origin}, its pooled features taken for the embedding",
-        arch=f"torchvision_resnet{depth}",
+        arch=f"{ARCH}{depth}",
         embedding_dim=2048 if bottleneck else 512,
         weights={name: t for name, t in weights.items() if name not in classifier},
         left_out=["fc (taken for a classifier)"] if classifier else [],
