@@ -245,16 +245,28 @@ def _read_config(ctx: click.Context, param: click.Parameter, value: Path | None)
         if isinstance(given, str) and "\0" in given:
             raise InputError(f"{value}: {flag} holds a NUL, which no option can")
         if option.is_flag and not isinstance(given, bool):
-            raise InputError(f"{value}: {flag} = {given} is neither true nor false")
+            raise InputError(f"{value}: {flag} = {given!r} is neither true nor false")
         values[option.name] = given
     ctx.default_map = {**(ctx.default_map or {}), **values}
 
 
 def _as_on_the_command_line(option: click.Option, given: Any) -> Any:
-    """Numbers or words of a list joined by commas; one value of a repeatable option as a list."""
+    """Values as text, which options check as strictly as on the command line; flags stay.
+
+    Numbers or words of a list are joined by commas; one value of a repeatable option is a list.
+    """
+    if option.is_flag:
+        return given
     if option.multiple:
-        return given if isinstance(given, list) else [given]
-    return ",".join(map(str, given)) if isinstance(given, list) else given
+        return list(map(_text, given if isinstance(given, list) else [given]))
+    return ",".join(map(_text, given)) if isinstance(given, list) else _text(given)
+
+
+def _text(value: Any) -> str:
+    """A value of TOML as it is typed: `true`, and 2e6 of what is counted as 2000000."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _finite(value: Any) -> Any:

@@ -332,12 +332,13 @@ def test_options_are_named_in_the_config_as_on_the_command_line(configured: Conf
         "device": "cpu",
     }
     assert configured('aux_loss = ["center"]')["aux_loss"] == ("center",)
+    assert configured("seed = 2e6")["seed"] == 2_000_000
 
 
 def test_lists_in_the_config_are_what_commas_are_on_the_command_line(
     configured: Configured,
 ) -> None:
-    assert configured("rates = [0.1, 1e-6, 1]")["rates"] == "0.1,1e-06,1"
+    assert configured("rates = [0.1, 1e-6, 1.0]")["rates"] == "0.1,1e-06,1"
     assert configured('rates = ["few", "all"]')["rates"] == "few,all"
     assert configured('aux-loss = "center"')["aux_loss"] == ("center",)
 
@@ -353,6 +354,10 @@ def test_lists_in_the_config_are_what_commas_are_on_the_command_line(
         ("from = 5", "no path"),
         ("rate = 'fast'", "fast"),
         ("flip = 3", "neither true nor false"),
+        ("flip = 'true'", "flip = 'true' is neither true nor false"),
+        ("seed = 2.7", "'2.7' is not a valid integer"),
+        ("seed = true", "'true' is not a valid integer"),
+        ("rate = true", "'true' is not a valid float"),
         ('from = "a\\u0000b"', "holds a NUL"),
         ("seed = -1", "-1"),
         ("seed = 18446744073709551616", "18446744073709551616"),  # which torch has no room for
