@@ -18,9 +18,12 @@ from faceidx.models.open import ModelOptions
 logger = logging.getLogger(__name__)
 
 # Of what a file records, that which may differ in what is added to it: embeddings stay comparable.
+# What says which faces are found matters where nothing is added too: the rows that stay may hold
+# others than would be found now.
+_OF_FACES = {"detector", "detect_template", "min_face", "min_score"}
 _MAY_CHANGE = {
     *("engine", "precision", "compiled", "batch_size", "arch", "decoder"),
-    *("detector", "detect_template", "min_face", "min_score"),
+    *_OF_FACES,
 }
 
 
@@ -67,6 +70,13 @@ def require_same_origin(out: Path, before: Origin, now: Origin, *, adding: bool)
         was, found = before.preprocessing.get(name), now.preprocessing.get(name)
         if name not in _MAY_CHANGE:
             require_same(out, name, was, found)
+        elif was != found and name in _OF_FACES:
+            logger.warning(
+                "%s was %s, and is %s for what is added alone; --overwrite finds all faces anew",
+                name,
+                was,
+                found,
+            )
         elif adding and was != found:
             logger.warning("%s was %s, and is %s for what is added", name, was, found)
 

@@ -145,6 +145,9 @@ def test_unfinished_work_and_files_with_other_detection_are_not_gone_on_with(
     run_cli(*command, "--detect", "all")
     _, err = run_cli(*command, "--detect", "largest", "--update", code=2)
     assert "detect was all, now largest" in err
+    # Rows that stay may hold other faces than would be found now: said though nothing is added.
+    _, err = run_cli(*command, "--detect", "all", "--min-face", "200", "--update")
+    assert "min_face was 16, and is 200 for what is added alone; --overwrite finds all" in err
     draw_marked(photos / "carl" / "new.png", (9, 7))
     _, err = run_cli(*command, "--detect", "all", "--min-score", "0.6", "--update")
     assert "min_score was 0.7, and is 0.6 for what is added" in err
