@@ -7,7 +7,9 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,30 @@ def test_there_is_no_circle_among_the_folders() -> None:
         free = [n for n, may in _MAY_IMPORT.items() if n not in order and may <= set(order)]
         assert free, f"a circle among {set(_MAY_IMPORT) - set(order)}"
         order += free
+
+
+def test_what_is_imported_is_what_is_installed_and_no_more() -> None:
+    """Else an install lacks a package as soon as another one needs it no more."""
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    needed, *extras = (
+        {re.split(r"[><=; \[]", line)[0] for line in lines}
+        for lines in (
+            project["dependencies"],
+            *(some for name, some in project["optional-dependencies"].items() if name != "dev"),
+        )
+    )
+    owners = {
+        module: {re.sub("[-_.]+", "-", name).lower() for name in names}
+        for module, names in packages_distributions().items()
+    }
+    imported = {name.partition(".")[0] for file in _FILES for name in _imports(file)}
+    imported -= {*sys.stdlib_module_names, "faceidx"}
+    imported -= {"google", "typing_extensions"}  # of onnx, and for types alone
+    declared = needed.union(*extras)
+    assert {name for name in imported if not declared & owners.get(name, set())} == set()
+    used = {owner for name in imported for owner in owners.get(name, set())}
+    one_of_both = {"faiss-gpu", "faiss-cpu"}
+    assert needed - used - one_of_both == {"tensorboard"}  # which torch imports for us
 
 
 def test_nothing_but_the_one_reader_knows_pickles() -> None:
