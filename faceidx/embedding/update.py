@@ -72,7 +72,7 @@ def require_own_columns(file: EmbeddingFile) -> None:
     """Raise `InputError` where a file's rows are not as they would be made now.
 
     It does not say when its pictures last changed, or somebody has added values of their own, which
-    new rows would not have.
+    new rows would not have, or taken away some that they have.
     """
     columns = set(file.columns())
     if not file.count:
@@ -81,11 +81,15 @@ def require_own_columns(file: EmbeddingFile) -> None:
         raise InputError(
             f"{file.path} does not say when its pictures last changed; give --overwrite"
         )
-    if strange := sorted(columns - {"stamps", *(FACE.names or ())}):
+    of_faces = set(FACE.names or ())
+    if strange := sorted(columns - {"stamps", *of_faces}):
         raise InputError(
             f"{file.path} holds {strange[0]!r}, which new rows would lack; take it out, or embed "
             "into another file"
         )
+    detected = file.origin.preprocessing.get("detect", "none") != "none"
+    if lacking := sorted(of_faces - columns) if detected else []:
+        raise InputError(f"{file.path} lacks {lacking[0]!r}, which new rows have; give --overwrite")
 
 
 def plan_update(

@@ -153,6 +153,19 @@ def test_unfinished_work_and_files_with_other_detection_are_not_gone_on_with(
     assert "min_score was 0.7, and is 0.6 for what is added" in err
 
 
+def test_a_file_that_lacks_what_new_rows_have_is_not_added_to(
+    run_cli: RunCli, photos: Path, fake_model_file: Path, toy: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "faces.h5"
+    command = ("embed", photos, "--model", fake_model_file, "--out", out, "--detector", toy)
+    run_cli(*command, "--detect", "all")
+    with h5py.File(out, "a") as file:
+        del file["sharpness"]
+    draw_marked(photos / "aa" / "new.png", (9, 7))
+    _, err = run_cli(*command, "--detect", "all", "--update", code=2)
+    assert "faces.h5 lacks 'sharpness', which new rows have; give --overwrite" in err
+
+
 def test_photos_are_not_warned_about_where_faces_are_found(
     run_cli: RunCli, photos: Path, fake_model_file: Path, toy: Path, tmp_path: Path
 ) -> None:
