@@ -13,7 +13,12 @@ The names below are the public Python API; each is imported when it is first use
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
+
+# Recent onnxruntimes tell Microsoft of their use, and keep a number for the machine in the user's
+# cache (Privacy.md in their package). They look for this when they are loaded.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 # Public name -> the module that defines it.
 _PUBLIC = {

@@ -124,6 +124,26 @@ def test_openvino_sends_nothing_and_writes_nothing_into_a_home(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+def test_onnxruntime_sends_nothing_and_writes_nothing_into_a_home(tmp_path: Path) -> None:
+    # With its telemetry it would keep a number for the machine, and what is to be sent, in the
+    # user's cache, from the first model that is opened on.
+    home, path = tmp_path / "home", mean_color_graph(tmp_path / "m.onnx", shape=("n", 3, 4, 4))
+    home.mkdir()
+    command = (
+        "import sys; from pathlib import Path;"
+        "from faceidx.models.open import ModelOptions, open_model;"
+        "open_model(ModelOptions(path=Path(sys.argv[1]), device='cpu', preset='imagenet'))"
+    )
+    ours = {"CI", "XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY"}
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    subprocess.run(
+        [sys.executable, "-c", command, str(path)],
+        check=True,
+        env={**environment, "HOME": str(home)},
+    )
+    assert list(home.rglob("*")) == []
+
+
 def test_a_graph_that_torch_cannot_run_stays_with_onnxruntime(tmp_path: Path) -> None:
     path = _batch_mixer(tmp_path / "m.onnx", 1)
     options = ModelOptions(path=path, device="cpu", preset="insightface", engine="torch")
