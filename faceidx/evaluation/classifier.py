@@ -105,8 +105,8 @@ def class_names(model: FaceModel) -> list[str]:
     """
     if not model.class_names:
         raise InputError(
-            f"{model.name} holds no classifier, only a backbone; look people up in a gallery with "
-            "--index"
+            f"{model.name} holds no classifier, only a backbone; `classify --index GALLERY` and "
+            "`eval --pairs FILE` go by its embeddings"
         )
     return model.class_names
 

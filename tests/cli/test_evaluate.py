@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import RunCli
+from tests.conftest import RunCli, draw
 
 _FILES = {"scores", "report", "save_threshold"}
 
@@ -75,3 +75,14 @@ def test_a_list_of_one_class_has_no_figures(
 def test_what_judges_a_list_needs_one(fake_model_file: Path, run_cli: RunCli, option: str) -> None:
     _, err = run_cli("eval", "--model", fake_model_file, "--data", ".", option, code=2)
     assert f"{option.partition('=')[0]} goes with --pairs FILE" in err and err.count("\n") == 1
+
+
+def test_a_model_without_classifier_is_told_what_its_embeddings_are_good_for(
+    fake_model_file: Path, run_cli: RunCli, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare.safetensors"
+    run_cli("models", "export", fake_model_file, "--out", bare, "--no-class-names")
+    draw(tmp_path / "people" / "ann" / "1.png", seed=1)
+    for command in (("eval", "--data"), ("classify",)):
+        _, err = run_cli(*command, tmp_path / "people", "--model", bare, code=2)
+        assert "`classify --index GALLERY` and `eval --pairs FILE` go by its embeddings" in err
