@@ -293,8 +293,16 @@ class _Formatter(logging.Formatter):
         return _lines_for_terminal(super().format(record))
 
 
+class _ToStderr(logging.StreamHandler):
+    """Writes to what stands for stderr just now: above a progress bar, which would erase it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def _set_up_logging(verbose: bool) -> None:
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _ToStderr()
     handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
     level = logging.DEBUG if verbose else logging.WARNING
     logging.basicConfig(level=level, handlers=[handler], force=True)

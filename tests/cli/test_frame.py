@@ -4,6 +4,8 @@ import contextlib
 import json
 import logging
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -389,3 +391,68 @@ def test_devices_are_taken(device: str, configured: Configured) -> None:
 )
 def test_other_devices_are_2(device: str, configured: Configured) -> None:
     configured("", "--device", device, code=2)
+
+
+# --- on a terminal -----------------------------------------------------------------------------
+
+_TWO_BARS = """
+import logging, sys, time
+import click
+from faceidx.cli import frame
+from faceidx.progress import Progress
+
+@click.command()
+@frame.common_options
+def command():
+    with frame.progress_bar() as progress:
+        progress(Progress("first", 1, 2))
+        progress(Progress("second", 1, 2))
+        time.sleep(0.3)  # a bar is drawn ten times a second
+        logging.getLogger("faceidx").warning("what a user must see")
+        time.sleep(0.3)
+        progress(Progress("second", 2, 2))
+    return {}, "done"
+
+sys.argv[1:] = []
+frame.run_and_exit(command)
+"""
+
+
+def _screen(written: str) -> str:
+    """What a terminal shows in the end, of what bars write: line ends, clearing and going up."""
+    lines, row, column = [""], 0, 0
+    for part in re.findall(r"\x1b\[[?\d;]*[A-Za-z]|[\r\n]|[^\x1b\r\n]+", written):
+        if part == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row + 1 - len(lines))
+        elif part == "\r":
+            column = 0
+        elif part == "\x1b[2K":
+            lines[row] = ""
+        elif part.startswith("\x1b[") and part.endswith("A"):
+            row -= int(part[2:-1])
+        elif not part.startswith("\x1b["):
+            line = lines[row].ljust(column)
+            lines[row] = line[:column] + part + line[column + len(part) :]
+            column += len(part)
+    return "\n".join(lines)
+
+
+def test_no_bar_erases_a_warning_or_runs_into_it() -> None:
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "200", "TERM": "xterm"}
+    with subprocess.Popen(
+        [sys.executable, "-c", _TWO_BARS], stdout=theirs, stderr=theirs, env=environment
+    ) as process:
+        os.close(theirs)
+        written = bytearray()
+        with contextlib.suppress(
+            OSError
+        ):  # how Linux says that nobody is at the other end any more
+            while data := os.read(ours, 4096):
+                written += data
+        os.close(ours)
+    assert process.returncode == 0
+    shown = _screen(written.decode()).split("\n")
+    assert "WARNING: what a user must see" in [line.strip() for line in shown]
+    assert [line.split()[0] for line in shown if line.strip()][1:] == ["first", "second", "done"]
