@@ -23,7 +23,7 @@ from faceidx.embedding.embed import EmbedOptions, embed
 from faceidx.errors import InputError
 from faceidx.evaluation.verdict import VerifyOptions
 from faceidx.evaluation.verification import verify_pairs
-from faceidx.files import FOLDER_MODE, require_parent, whole_file
+from faceidx.files import FOLDER_MODE, is_temporary, require_parent, whole_file
 from faceidx.gallery.build import BuildOptions, build
 from faceidx.gallery.calibrate import CalibrateOptions, calibrate
 from faceidx.gallery.hits import SearchOptions, search_file
@@ -177,20 +177,29 @@ def _prepare(options: DemoOptions) -> None:
         raise InputError(f"{out} is a file; give a folder")
     if (out / _PAGE).exists():
         raise InputError(f"{out} holds a finished demo; give another --out, or remove it")
-    begun, known = out / _BEGUN, {"training-people", "run", _BEGUN}
-    if out.is_dir() and any(out.iterdir()) and not known & {p.name for p in out.iterdir()}:
-        raise InputError(f"{out} holds something else; give a folder of its own")
-    out.mkdir(FOLDER_MODE, exist_ok=True)
+    begun = out / _BEGUN
     if begun.exists():
-        seed = json.loads(begun.read_text("utf-8"))["seed"]
+        seed = _begun_with(begun)
         if seed != options.seed:
             raise InputError(
                 f"{out} holds an unfinished demo with --seed {seed}, not {options.seed}; give that "
                 "seed or another --out"
             )
         return
+    # A folder of this name, such as `run`, may be the user's: files of a demo would replace others.
+    if out.is_dir() and not all(is_temporary(path.name) for path in out.iterdir()):
+        raise InputError(f"{out} holds something else; give a folder of its own")
+    out.mkdir(FOLDER_MODE, exist_ok=True)
     with whole_file(begun) as temporary:
         temporary.write_text(json.dumps({"seed": options.seed}) + "\n", "utf-8")
+
+
+def _begun_with(begun: Path) -> int:
+    """The seed of an unfinished demo."""
+    try:
+        return int(json.loads(begun.read_text("utf-8"))["seed"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{begun} is damaged ({error}); give another --out") from None
 
 
 def _draw(

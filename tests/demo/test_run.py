@@ -31,3 +31,15 @@ def test_a_file_and_a_folder_of_other_things_are_refused(tmp_path: Path) -> None
         with pytest.raises(InputError, match=message):
             demo(DemoOptions(out=out))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_no_folder_of_the_users_own_is_taken_for_an_unfinished_demo(tmp_path: Path) -> None:
+    # Names as the README has them: the demo would use that run, and replace the table.
+    (tmp_path / "run").mkdir()
+    (tmp_path / "who.csv").write_text("the user's own")
+    with pytest.raises(InputError, match="holds something else"):
+        demo(DemoOptions(out=tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "who.csv"}
+    (tmp_path / "demo.json").write_text("{}")
+    with pytest.raises(InputError, match=r"demo.json is damaged \('seed'\); give another --out"):
+        demo(DemoOptions(out=tmp_path))
