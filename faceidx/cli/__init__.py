@@ -47,6 +47,15 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
 
 
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Click's own option ends in a traceback in a checkout that is not installed."""
+    if wanted:
+        from faceidx.versions import version_of
+
+        click.echo(f"faceidx, version {version_of('faceidx') or 'of a checkout, not installed'}")
+        ctx.exit()
+
+
 @click.group(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -56,7 +65,14 @@ Examples:
   faceidx embed photos/ --model model.safetensors --out photos.h5
   faceidx verify-pairs pairs.txt --embeddings photos.h5""",
 )
-@click.version_option(package_name="faceidx")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
 def main() -> None:
     """Batch face recognition: train, embed, index, classify, verify."""
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -456,3 +457,16 @@ def test_no_bar_erases_a_warning_or_runs_into_it() -> None:
     shown = _screen(written.decode()).split("\n")
     assert "WARNING: what a user must see" in [line.strip() for line in shown]
     assert [line.split()[0] for line in shown if line.strip()][1:] == ["first", "second", "done"]
+
+
+def test_the_version_is_told_in_a_checkout_that_is_not_installed_too(
+    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert re.fullmatch(r"faceidx, version \S.*\n", run_cli("--version")[0])
+
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", missing)
+    monkeypatch.setattr("faceidx.versions.version", missing)
+    assert run_cli("--version")[0] == "faceidx, version of a checkout, not installed\n"
