@@ -82,10 +82,14 @@ def classify(
     PROBES are pictures or an embeddings file. With --index each is looked up among the people of a
     gallery; without, the classifier of --model chooses among those it was trained on.
     """
+    from faceidx.embedding.store import is_embeddings
+
     if gallery is None and model is None:
         raise click.UsageError("give --index GALLERY, or the --model whose classifier is to answer")
     if model is None:
         warn_without_model(click.get_current_context())
+    if options["root"] is not None and is_embeddings(probes):
+        raise click.UsageError(f"{probes} is no list of pictures (.txt, .csv); leave out --root")
     with progress_bar() as progress:
         if gallery is None:
             from faceidx.evaluation.classifier import NWayOptions, classify_n_way

@@ -12,6 +12,7 @@ import click
 
 from faceidx.cli.frame import aligned, common_options, device_option, progress_bar, seed_option
 from faceidx.cli.paths import FILE, OUTPUT, OUTPUT_FOLDER
+from faceidx.cli.pipeline_options import warn_of_no_use
 from faceidx.escape import for_terminal
 
 if TYPE_CHECKING:
@@ -308,6 +309,8 @@ def calibrate(**options: Any) -> Outcome:
     from faceidx.gallery.calibrate import CalibrateOptions
     from faceidx.gallery.calibrate import calibrate as calibrate_gallery
 
+    if options["fusion"] != "vote":
+        warn_of_no_use(click.get_current_context(), ["neighbours"], "--fusion vote")
     with progress_bar() as progress:
         result = calibrate_gallery(CalibrateOptions(**options), progress=progress)
     return result, _threshold_text(result)

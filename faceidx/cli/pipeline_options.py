@@ -127,16 +127,17 @@ _NAMES = (
 
 def warn_of_useless(context: click.Context) -> None:
     """Warn of options for the faces of photos where none are looked for."""
-    _warn(context, ("detector", *_OF_FACES), "--detect")
+    warn_of_no_use(context, ("detector", *_OF_FACES), "--detect")
 
 
 def warn_without_model(context: click.Context) -> None:
     """Warn of options that would change the embeddings where there is no `--model` to make any."""
     ours = ("flip", "max_pixels", "detect", "detector", *_OF_FACES)
-    _warn(context, (*FACTS, "engine", "precision", *ours), "--model")
+    warn_of_no_use(context, (*FACTS, "engine", "precision", *ours), "--model")
 
 
-def _warn(context: click.Context, names: Iterable[str], lacking: str) -> None:
+def warn_of_no_use(context: click.Context, names: Iterable[str], lacking: str) -> None:
+    """Warn of those options, by their names, that are given, where another one is not."""
     for name in names:
         if context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT):
             logger.warning("--%s is of no use without %s", name.replace("_", "-"), lacking)

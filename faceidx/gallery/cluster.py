@@ -153,6 +153,8 @@ def _check_outputs(options: ClusterOptions) -> None:
     if options.duplicates is not None and not 0 < options.duplicates <= 1:
         raise InputError(f"--duplicates {options.duplicates} is no cosine above 0 and up to 1")
     if options.copy_to is None:
+        if options.pictures is not None:
+            raise InputError("--pictures are copied by --copy-to DIR; give both")
         return
     if options.pictures is None:
         raise InputError("--copy-to copies pictures; give --pictures ROOT, the folder they lie in")

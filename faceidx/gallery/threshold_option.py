@@ -56,7 +56,9 @@ def decision_of(
             usual = (calibrated.fusion, calibrated.neighbours)
         if warning:
             _log.warning("%s", warning)
-        return Decision(value, fusion or usual[0], neighbours or usual[1], source, warning)
+        chosen = fusion or usual[0]
+        _warn_of_voters(chosen, neighbours)
+        return Decision(value, chosen, neighbours or usual[1], source, warning)
     if calibrated is None:
         raise InputError(
             f"{gallery.path} has no calibrated threshold; run {_calibrate(gallery)} or give "
@@ -82,7 +84,13 @@ def decision_of(
         raise InputError(
             f"{gallery.path} is calibrated for{fused}; run {anew}, or give --threshold"
         )
+    _warn_of_voters(decision.fusion, neighbours)
     return decision
+
+
+def _warn_of_voters(fusion: str, neighbours: int | None) -> None:
+    if neighbours is not None and fusion != "vote":
+        _log.warning("--neighbours is of no use without --fusion vote")
 
 
 def _calibrate(gallery: Gallery, fpir: str = "P", fusion: str = "") -> str:

@@ -158,3 +158,23 @@ def test_help_loads_neither_faiss_nor_the_arrays() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_options_that_nothing_would_come_of_are_not_passed_over_in_silence(
+    run_cli: RunCli, gallery: Path, tmp_path: Path
+) -> None:
+    warning = "--neighbours is of no use without --fusion vote"
+    calibrate = ("index", "calibrate", gallery, "--fpir", 0.2)
+    assert warning in run_cli(*calibrate, "--neighbours", 3)[1]
+    assert warning not in run_cli(*calibrate)[1]
+    assert warning not in run_cli(*calibrate, "--fusion", "vote", "--neighbours", 3)[1]
+    people = tmp_path / "people.h5"
+    look_up = ("classify", people, "--index", gallery)
+    assert warning not in run_cli(*look_up, "--neighbours", 3)[1]  # its threshold is for votes
+    run_cli(*calibrate)
+    for more in ((), ("--threshold", 0.5)):
+        assert warning in run_cli(*look_up, "--neighbours", 3, *more)[1]
+    assert "is no list of pictures" in run_cli(*look_up, "--root", tmp_path, code=2)[1]
+    cluster = ("cluster", people, "--out", tmp_path / "groups.csv")
+    _, err = run_cli(*cluster, "--pictures", tmp_path, code=2)
+    assert "--pictures are copied by --copy-to DIR; give both" in err
