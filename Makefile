@@ -31,7 +31,7 @@ format: $(VENV)/.installed-dev
 	$(RUN) ruff check --fix .
 
 bench: $(VENV)/.installed-dev
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	for script in benchmarks/*.py; do ORT_DISABLE_TELEMETRY=1 $(BIN)/python $$script || exit 1; done
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'

@@ -49,4 +49,7 @@ def main(model_path: Path, pairs_path: Path, root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]))
+    if len(sys.argv) == 4:
+        main(*map(Path, sys.argv[1:]))
+    else:
+        print("skipped: give a model, PAIRS and IMAGES")

@@ -86,13 +86,16 @@ def one_draw(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("files", type=Path, nargs="+")
+    parser.add_argument("files", type=Path, nargs="*")
     parser.add_argument("--sizes", default="50,150,500")
     parser.add_argument("--draws", type=int, default=50)
     parser.add_argument("--fusion", default="best")
     parser.add_argument("--pictures", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if not options.files:
+        print("skipped: give FILE.h5...")
+        return
     logging.disable(logging.WARNING)
     vectors, people = read(options.files)
     print(f"{people.max() + 1} people, {len(vectors)} pictures; fusion {options.fusion}")

@@ -171,6 +171,14 @@ def test_no_module_has_grown_out_of_hand() -> None:
     assert not [f for f in _FILES if f.stem in ("utils", "helpers", "common", "misc")]
 
 
+@pytest.mark.parametrize("script", ["hybrid_parts", "open_set"])
+def test_a_benchmark_without_its_files_does_not_end_the_others(script: str) -> None:
+    """`make bench` runs them one after another."""
+    path = _ROOT / "benchmarks" / f"{script}.py"
+    done = subprocess.run([sys.executable, path], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()[0]) == (0, "skipped:"), done.stderr
+
+
 def test_every_promise_names_tests_that_there_are() -> None:
     text = (_ROOT / "docs" / "design.md").read_text("utf-8")
     named = re.findall(r"`(tests/[\w/]+\.py)`((?:: )?(?:`test_\w+`(?:, )?)*)", text)
