@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import logging
 import math
@@ -40,6 +41,9 @@ def run_and_exit(command: click.Command) -> NoReturn:
     """Run a command; an error becomes one line on stderr and the exit code it stands for."""
     os.umask(0o077)  # faces and names are for their owner only, whichever library writes them
     _open_what_is_closed()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name may hold letters that the user's encoding has not: escaped, as on stderr.
+        sys.stdout.reconfigure(errors="backslashreplace")
     interrupts = _Interrupts()
     try:
         code = command.main(standalone_mode=False, prog_name="faceidx")

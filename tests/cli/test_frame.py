@@ -470,3 +470,16 @@ def test_the_version_is_told_in_a_checkout_that_is_not_installed_too(
     monkeypatch.setattr("importlib.metadata.version", missing)
     monkeypatch.setattr("faceidx.versions.version", missing)
     assert run_cli("--version")[0] == "faceidx, version of a checkout, not installed\n"
+
+
+def test_names_that_the_users_encoding_has_no_letters_for_are_escaped() -> None:
+    script = (
+        "import click; from faceidx.cli import frame;"
+        "frame.run_and_exit(click.command()(frame.common_options(lambda: ({}, 'caf\xe9 \u5f20'))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )
+    assert (done.returncode, done.stdout) == (0, b"caf\xe9 \\u5f20\n"), done.stderr.decode()
