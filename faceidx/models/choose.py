@@ -225,6 +225,11 @@ class _Trials:
                 logger.debug("%s: %s", way, error)
                 failure = error
                 continue
+            if fidelity is None and way != natural(self.exact) and not may_be_untrue:
+                # Float32 gives the sample no direction. Others may hide what is wrong with it: NaN
+                # behind the maximum of NaN and 0 is 0 in some.
+                logger.info("%s is passed over: nothing can be said of it", way)
+                continue
             untrue = fidelity is not None and fidelity.least < LEAST_COSINE
             if untrue and not may_be_untrue:
                 logger.info(

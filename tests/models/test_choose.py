@@ -180,6 +180,18 @@ def test_a_precision_that_is_not_true_is_never_chosen_but_obeyed(machine: _Machi
     assert machine.choice(2000, precision="bf16", compiled=False) == "torch bf16"
 
 
+def test_a_model_that_gives_nan_in_float32_is_not_run_by_what_hides_it(
+    machine: _Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = FakeModel()
+    monkeypatch.setattr(
+        broken, "embed", lambda p, flip: np.full((len(p), broken.embedding_dim), np.nan, np.float32)
+    )
+    monkeypatch.setattr(choose, "open_exact", lambda _: broken)
+    assert machine.choice(50) == "torch fp32"
+    assert machine.choice(50, precision="bf16") == "torch bf16"  # as told
+
+
 def test_what_was_not_true_once_is_not_tried_again(
     machine: _Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
