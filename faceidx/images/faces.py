@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from faceidx.errors import InputError
 from faceidx.images.decode import DEFAULT_MAX_PIXELS
 from faceidx.images.detect import Detections, Detector
 from faceidx.images.photo import Photo
@@ -21,7 +22,11 @@ MIN_FACE, MIN_SCORE = 16, 0.7
 
 @dataclass(frozen=True, kw_only=True)
 class DetectedFaces:
-    """Faces are found in each photo and cut out, upright, at the model's size."""
+    """Faces are found in each photo and cut out, upright, at the model's size.
+
+    Raises:
+        InputError: the least score is none.
+    """
 
     detector: Detector
     mode: str
@@ -35,6 +40,10 @@ class DetectedFaces:
     min_score: float = MIN_SCORE
     """Less sure faces are passed over."""
     max_pixels: int = DEFAULT_MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_score <= 1:  # NaN, which would find no face at all
+            raise InputError(f"--min-score {self.min_score} is no score; give one from 0.1 to 1")
 
     def __call__(self, data: Path | bytes) -> Prepared:
         _one_thread()

@@ -176,6 +176,16 @@ def test_photos_are_not_warned_about_where_faces_are_found(
     assert "far from the model's shape" in err and "--detect" in err
 
 
+def test_a_least_score_of_nan_is_no_reason_to_find_nothing(
+    run_cli: RunCli, photos: Path, fake_model_file: Path, toy: Path, tmp_path: Path
+) -> None:
+    of_faces = ("--detector", toy, "--min-score", "nan", "--out", tmp_path / "out")
+    for command in (("embed", photos, "--model", fake_model_file), ("align", photos)):
+        _, err = run_cli(*command, "--detect", "all", *of_faces, code=2)
+        assert "--min-score nan is no score" in err
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("out")]
+
+
 def test_a_wrong_detector_is_one_line(
     run_cli: RunCli, photos: Path, fake_model_file: Path, tmp_path: Path
 ) -> None:
