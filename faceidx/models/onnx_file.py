@@ -143,15 +143,15 @@ def subtracts_a_mean(graph: onnx.GraphProto) -> bool:
     fixed = {tensor.name for tensor in graph.initializer}
     fixed |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
     name = next(value.name for value in graph.input if value.name not in fixed)
-    while len(users := [node for node in graph.node if name in node.input]) == 1:
-        node = users[0]
-        if any(other not in {name, *fixed} for other in node.input):
+    for _ in graph.node:  # no longer: a damaged graph may lead back to itself
+        users = [node for node in graph.node if name in node.input]
+        if len(users) != 1 or any(other not in {name, *fixed} for other in users[0].input):
             return False
-        if node.op_type in ("Sub", "Add"):
+        if users[0].op_type in ("Sub", "Add"):
             return True
-        if node.op_type not in ("Mul", "Div", "Cast", "Identity", "Transpose"):
+        if users[0].op_type not in ("Mul", "Div", "Cast", "Identity", "Transpose"):
             return False
-        name = node.output[0]
+        name = users[0].output[0]
     return False
 
 

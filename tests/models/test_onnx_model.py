@@ -403,3 +403,10 @@ def test_pictures_that_would_be_normalised_twice_draw_a_warning(
     np.testing.assert_allclose(model.raw_embed(pictures), wanted, rtol=1e-4, atol=1e-4)
     _open(reshape_graph(tmp_path / "plain.onnx", batch="n", target=[-1, 48]))
     assert caplog.text == ""
+
+
+def test_a_graph_that_leads_back_to_itself_is_an_error_and_no_loop(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Identity", ["x"], ["x"])]
+    path = save(tmp_path / "m.onnx", nodes, {}, shape=("n", 3, 4, 4), output=("n", 3))
+    with pytest.raises(InputError, match="cannot be run by onnxruntime"):
+        _open(path)
