@@ -71,29 +71,11 @@ def calibrate(options: CalibrateOptions, *, progress: ProgressCallback = silent)
                 link_file(path / name, folder / name)
             write_manifest(folder, replace(gallery.manifest, threshold=threshold))
         nameless = int(np.count_nonzero(gallery.codes < 0))
-    if threshold.method == EXTRAPOLATED:
-        _log.warning(
-            "an FPIR of %g cannot be resolved by %d searches for %d people (it takes %d people): "
-            "the threshold is extrapolated, and the true FPIR may be up to %.2g (95 %%)",
-            options.fpir,
-            threshold.trials,
-            threshold.identities,
-            people_needed(options.fpir),
-            threshold.interval[1],
-        )
     return {
         "gallery": str(options.gallery),
         **asdict(threshold),
         "without_identity": nameless,
     }
-
-
-def people_needed(fpir: float) -> int:
-    """The fewest people from whom a threshold for an FPIR can be counted."""
-    people = max(2, int(1 / fpir) - 2)
-    while fpir * (people - 1) / people * (people + 1) < 1:
-        people += 1
-    return people
 
 
 def _searched_rows(gallery: Gallery, options: CalibrateOptions) -> np.ndarray:
@@ -131,6 +113,17 @@ def _threshold(
             "goes by two names the threshold comes out too high",
             len(doubles),
         )
+    number = len(np.unique(people))
+    if chosen.method == EXTRAPOLATED:
+        _log.warning(
+            "an FPIR of %g cannot be resolved by %d searches for %d people (it takes %d people): "
+            "the threshold is extrapolated, and the true FPIR may be up to %.2g (95 %%)",
+            fpir,
+            trials,
+            number,
+            chosen.people_needed,
+            chosen.interval[1],
+        )
     return Threshold(
         value=chosen.value,
         fpir_target=fpir,
@@ -140,7 +133,7 @@ def _threshold(
         interval=chosen.interval,
         expected=chosen.expected,
         method=chosen.method,
-        identities=len(np.unique(people)),
+        identities=number,
         identity_errors=len(np.unique(people[wrong])),
         gallery_vectors=fusion.gallery.count,
         fusion=fusion.name,

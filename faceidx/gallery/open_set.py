@@ -13,15 +13,21 @@ Barber and Willett, "Distribution-free inference with hierarchical data", 2023, 
 The gallery's people are searched against one person fewer than a stranger is; false positives grow
 about in proportion to the people, so the target is first multiplied by (N - 1) / N.
 
+People with a picture each find each other, and the two most alike share the highest score. Of a
+stranger and N such people those two are any two: he is one of them with the chance 2 / (N + 1). So
+min(W + 2, W') / (N + 1) must not be above the target either, where W' is W with the searches that
+share the next lower score. With more pictures a shared score weighs less, and changes nothing.
+
 With fewer than about 1 / target people no score can be shown to be high enough. The threshold is
 then extrapolated through the highest 30 % of the people's scores. The chance of a stranger within a
 small distance falls as a power of it, the local dimension (Levina and Bickel, "Maximum likelihood
 estimation of intrinsic dimension", NIPS 2004); 1 - cosine is half the squared distance, so that
 x = -log(1 - score) has an exponential tail. Its scale is uncertain too, and the predictive
 distribution is used: with m people of mean excess y above the start of the tail, a stranger who
-lies in it exceeds x with chance (1 + x / (m y)) ** -m. The tail reaches down to a score that is
-lower than the highest, which two people who are alike share. Where all scores are the same, as of
-two people with a picture each, there is no tail: the threshold lies just above them, and W is 0.
+lies in it exceeds x with chance (1 + x / (m y)) ** -m. People are no more than their different
+scores, as two who share one show one likeness; the tail begins below a shared score, never within.
+Where all scores are the same, as of two people with a picture each, there is no tail: the threshold
+lies just above them, and W is 0.
 
 docs/galleries.md has what this gives on real faces.
 """
@@ -29,7 +35,7 @@ docs/galleries.md has what this gives on real faces.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,6 +65,8 @@ class OpenSetThreshold(NamedTuple):
     """The expected share of strangers at or above it."""
     interval: Interval
     """95 %, of the share of strangers at or above it."""
+    people_needed: int
+    """The fewest people like these from whom it can be counted."""
 
 
 def open_set_threshold(scores: np.ndarray, people: np.ndarray, fpir: float) -> OpenSetThreshold:
@@ -70,21 +78,41 @@ def open_set_threshold(scores: np.ndarray, people: np.ndarray, fpir: float) -> O
         fpir: wanted share of strangers that are taken for somebody, between 0 and 1.
     """
     searched = _Searches(scores, people)
-    number = searched.number
-    target = fpir * (number - 1) / number
     least = searched.above(allowed_matches(fpir, len(scores)))
-    allowed = target * (number + 1) - 1
-    if allowed >= 0 or searched.highest == len(scores):
-        reached = int(np.searchsorted(searched.weight, max(allowed, 0) + _SLACK, side="right"))
-        value = max(least, searched.above(reached))
-        rate = (searched.weight_at(value) + 1) / (number + 1)
-        method = COUNTED if allowed >= 0 else EXTRAPOLATED
-        return OpenSetThreshold(value, method, _of_all(rate, number), searched.interval(value))
+    place = searched.lowest(fpir)
+    needed = people_needed(fpir, searched.shared)
+    if place is not None or searched.highest == len(scores):
+        value = max(least, searched.above(place or 0))
+        method = EXTRAPOLATED if place is None else COUNTED
+        rate, interval = searched.rate(value), searched.interval(value)
+        return OpenSetThreshold(value, method, rate, interval, needed)
     tail = _Tail(searched)
-    value = max(least, _float32(tail.threshold(target)))
-    return OpenSetThreshold(
-        value, EXTRAPOLATED, _of_all(tail.rate(value), number), tail.interval(value)
-    )
+    value = max(least, _float32(tail.threshold(fpir)))
+    return OpenSetThreshold(value, EXTRAPOLATED, tail.rate(value), tail.interval(value), needed)
+
+
+def people_needed(fpir: float, shared: float = 1.0) -> int:
+    """The fewest people from whom a threshold for an FPIR can be counted.
+
+    Args:
+        shared: weight of the searches that share the highest score: 2 of people with a picture
+            each.
+    """
+    people = max(2, int(min(max(shared, 1.0), _BOTH) / fpir) - 2)
+    while _reaching(0.0, shared, people) > fpir * (people + 1):
+        people += 1
+    return people
+
+
+def _reaching(above: Any, below: Any, number: int) -> Any:
+    """Weight of those who reach a threshold, the stranger too, as many as he and the people are.
+
+    Args:
+        above: of the people's searches that reach it.
+        below: of these and of those that share the next lower score.
+        number: of the people.
+    """
+    return np.maximum((above + 1) * number / (number - 1), np.minimum(above + _BOTH, below))
 
 
 class _Searches:
@@ -99,8 +127,32 @@ class _Searches:
         self.weights = 1 / self._trials[self._person[self.order]]
         self.weight = np.cumsum(self.weights)
         """Weight of the searches down to each, one for a person."""
-        self.highest = int(np.searchsorted(-self.falling, _TIE - self.falling[0], side="right"))
+        # How many searches reach the score of each, or nearly.
+        self._ends = np.searchsorted(-self.falling, _TIE - self.falling, side="right")
+        self.highest = int(self._ends[0])
         """How many searches share the highest score."""
+        self.shared = float(self.weight[self.highest - 1])
+        """Their weight."""
+        above = np.concatenate([[0.0], self.weight[:-1]])
+        self._reaching = _reaching(above, self.weight[self._ends - 1], self.number)
+
+    def lowest(self, fpir: float) -> int | None:
+        """The last search above which the share `fpir` of strangers score, or less.
+
+        None where more do even above the highest.
+        """
+        wanted = fpir * (self.number + 1) + _SLACK
+        places = int(np.searchsorted(self._reaching, wanted, side="right"))
+        return places - 1 if places else None
+
+    def tail(self) -> int:
+        """How many searches lie in the tail: not all, and all or none of those of one score."""
+        weight = max(_TAIL * self.number, 1.0) + _SLACK
+        inside = max(int(np.searchsorted(self.weight, weight, side="right")), self.highest)
+        inside = int(self._ends[inside - 1])
+        if inside < len(self.falling):
+            return inside
+        return int(np.searchsorted(-self.falling, -self.falling[-1] - _TIE))
 
     def above(self, place: int) -> float:
         """The smallest number that the search at a place does not reach."""
@@ -108,9 +160,17 @@ class _Searches:
             return float(self.falling[-1])
         return float(np.nextafter(self.falling[place], np.float32(np.inf)))
 
-    def weight_at(self, value: float) -> float:
-        reached = int(np.count_nonzero(self.falling.astype(np.float64) >= value))
-        return float(self.weight[reached - 1]) if reached else 0.0
+    def rate(self, value: float) -> float:
+        """The expected share of strangers at or above a number that not all searches reach."""
+        return self.rate_above(int(np.count_nonzero(self.falling.astype(np.float64) >= value)))
+
+    def rate_above(self, place: int) -> float:
+        """The expected share of strangers above the search at a place."""
+        return min(1.0, float(self._reaching[place]) / (self.number + 1))
+
+    def likenesses(self, places: int) -> int:
+        """How many different scores the first searches have."""
+        return len(np.unique(self._ends[:places]))
 
     def interval(self, value: float) -> Interval:
         """Of the share of strangers, by what the people show."""
@@ -126,15 +186,14 @@ class _Tail:
 
     def __init__(self, searched: _Searches) -> None:
         self._number = searched.number
-        wanted = max(_TAIL * searched.number, 1.0) + _SLACK
-        inside = int(np.searchsorted(searched.weight, wanted, side="right"))
-        inside = min(max(inside, searched.highest), len(searched.falling) - 1)
+        inside = searched.tail()
+        weight = float(searched.weight[inside - 1])
         self._start = float(_depth(searched.falling[inside]))
-        self._people = float(searched.weight[inside - 1])
+        self._people = min(weight, searched.likenesses(inside))
         excess = _depth(searched.falling[:inside]) - self._start
-        self._sum = float(np.dot(searched.weights[:inside], excess))
+        self._sum = float(np.dot(searched.weights[:inside], excess)) * self._people / weight
         """m y: the excess of all people of the tail together."""
-        self._share = (self._people + 1) / (self._number + 1)
+        self._share = searched.rate_above(inside)
 
     def threshold(self, target: float) -> float:
         """The score that the share `target` of strangers is expected to reach."""
@@ -163,7 +222,7 @@ class _Tail:
             rates = share * np.exp(-max(0.0, float(_depth(value)) - self._start) / scale)
         high = float(np.quantile(np.nan_to_num(rates), 0.975))
         # Of two people the mean may lie beyond: it is made by few, far draws.
-        return Interval(0.0, _of_all(max(high, self.rate(value)), self._number))
+        return Interval(0.0, max(_of_all(high, self._number), self.rate(value)))
 
 
 def _depth(scores: np.ndarray | float) -> np.ndarray:

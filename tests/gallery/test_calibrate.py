@@ -11,12 +11,12 @@ import pytest
 from faceidx.errors import InputError
 from faceidx.gallery import fusion
 from faceidx.gallery.build import AddOptions, BuildOptions, RemoveOptions, add, build, remove
-from faceidx.gallery.calibrate import CalibrateOptions, calibrate, people_needed
+from faceidx.gallery.calibrate import CalibrateOptions, calibrate
 from faceidx.gallery.check import info, verify
 from faceidx.gallery.folder import load_gallery
 from faceidx.gallery.fusion import create_fusion
 from faceidx.gallery.manifest import parse_manifest, render_manifest, with_checksum
-from faceidx.gallery.open_set import open_set_threshold
+from faceidx.gallery.open_set import open_set_threshold, people_needed
 from tests.gallery.conftest import WriteFaces, clustered
 
 
@@ -112,7 +112,17 @@ def test_the_people_needed_are_the_fewest_that_can_be_counted(fpir: float) -> No
     assert open_set_threshold(scores, np.arange(needed), fpir).method == "counted"
     if needed > 2:
         fewer = open_set_threshold(scores[1:], np.arange(needed - 1), fpir)
-        assert fewer.method == "extrapolated"
+        assert (fewer.method, fewer.people_needed) == ("extrapolated", needed)
+
+
+@pytest.mark.parametrize("fpir", [0.3, 0.1, 0.013, 0.01, 0.001])
+def test_of_people_with_a_picture_each_more_are_needed(fpir: float) -> None:
+    needed = people_needed(fpir, 2)
+    assert needed >= 1.5 * people_needed(fpir)
+    scores = np.repeat(np.linspace(0.1, 0.5, needed, dtype=np.float32), 2)
+    assert open_set_threshold(scores[-needed:], np.arange(needed), fpir).method == "counted"
+    fewer = open_set_threshold(scores[1 - needed :], np.arange(needed - 1), fpir)
+    assert (fewer.method, fewer.people_needed) == ("extrapolated", needed)
 
 
 def test_a_sample_searches_with_fewer_pictures_and_repeats_with_its_seed(

@@ -34,7 +34,9 @@ def test_fpir_is_never_above_the_target_and_one_step_lower_would_be(
         """By the definitions, person by person."""
         wrong = scores.astype(float) >= threshold
         weight = sum(wrong[owner == person].mean() for person in range(people))
-        share = (weight + 1) / (people + 1) * people / (people - 1)
+        lower = scores >= scores[~wrong].max() - 1e-6  # those of the next lower score too
+        shared = sum(lower[owner == person].mean() for person in range(people))
+        share = max((weight + 1) * people / (people - 1), min(weight + 2, shared)) / (people + 1)
         return bool(wrong.mean() > fpir or share > fpir + 1e-9)
 
     assert (scores.astype(float) >= chosen.value).mean() <= fpir
@@ -108,12 +110,12 @@ def test_an_extrapolated_threshold_lies_above_the_scores_and_no_higher_than_a_co
 def test_scores_that_are_all_the_same_give_a_threshold_above_them(fpir: float) -> None:
     chosen = open_set_threshold(np.full(30, 0.5, np.float32), np.arange(30), fpir)
     assert chosen.value > 0.5
-    assert chosen.expected == pytest.approx(1 / 31 * 30 / 29)  # one in 31 is the best of 31
+    assert chosen.expected == pytest.approx(2 / 31)  # two of 31 are the most alike
     assert chosen.method == (COUNTED if fpir == 0.1 else EXTRAPOLATED)
     assert chosen.interval.high > 0.1
 
 
-@pytest.mark.parametrize("people", [2, 3, 4, 6])
+@pytest.mark.parametrize("people", [2, 3, 4, 6, 10, 13])
 def test_few_people_with_a_picture_each_do_not_claim_that_strangers_are_never_let_in(
     people: int,
 ) -> None:
@@ -131,9 +133,28 @@ def test_few_people_with_a_picture_each_do_not_claim_that_strangers_are_never_le
         rates.append(rate)
         expected.append(chosen.expected)
         covered.append(chosen.interval.low <= rate <= chosen.interval.high)
-    assert np.mean(rates) < 2.5 * np.mean(expected)
+    assert np.mean(rates) < 1.4 * np.mean(expected)
     assert np.mean(covered) >= 0.9
-    assert np.mean(expected) == pytest.approx(2 / 3 if people == 2 else 0.05, rel=0.01)
+    # Of 3 the threshold may be 1, and no score can be asked that more strangers miss.
+    wanted = 2 / 3 if people == 2 else 0.05
+    assert np.mean(expected) == pytest.approx(wanted, rel=0.03 if people == 3 else 0.01)
+
+
+@pytest.mark.parametrize(("people", "fpir"), [(21, 0.05), (30, 0.05), (39, 0.05), (60, 0.05)])
+def test_of_people_with_a_picture_each_two_are_the_most_alike(people: int, fpir: float) -> None:
+    """A stranger is one of the two of them all, as often as any other person is."""
+    chance = np.random.default_rng(people)
+    got, expected = [], []
+    for _ in range(300):
+        faces = _unit(chance.normal(size=(people + 100, 12)))
+        gallery, strangers = faces[:people], faces[people:]
+        scores = gallery @ gallery.T
+        np.fill_diagonal(scores, -1)
+        chosen = open_set_threshold(scores.max(axis=1), np.arange(people), fpir)
+        got.append(((strangers @ gallery.T).max(axis=1) >= chosen.value).mean())
+        expected.append(chosen.expected)
+    assert np.mean(got) < 1.15 * fpir
+    assert np.mean(got) == pytest.approx(np.mean(expected), rel=0.25)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
