@@ -142,9 +142,10 @@ def build(options: BuildOptions, *, progress: ProgressCallback = silent) -> dict
 
 
 def add(options: AddOptions, *, progress: ProgressCallback = silent) -> dict[str, Any]:
-    """Add the rows of embeddings files to a gallery; its calibrated threshold becomes stale.
+    """Add the rows of embeddings files to a gallery.
 
-    A picture that was refused before, and comes again, is refused no more.
+    Its calibrated threshold becomes stale, unless none of the rows can be used. A picture that was
+    refused before, and comes again, is refused no more.
 
     Returns:
         What `build` returns, plus `added`.
@@ -179,7 +180,7 @@ def add(options: AddOptions, *, progress: ProgressCallback = silent) -> dict[str
                 refused=taken.refused,
                 index=_index_as_before(old, options.memory),
                 carried=_carried(old, np.ones(old.count, dtype=bool)),
-                threshold=_stale(old.manifest.threshold),
+                threshold=_threshold_of(old, changed=more > 0),
                 progress=progress,
             )
         added = manifest.vectors - old.count
@@ -192,7 +193,8 @@ def add(options: AddOptions, *, progress: ProgressCallback = silent) -> dict[str
 def remove(options: RemoveOptions, *, progress: ProgressCallback = silent) -> dict[str, Any]:
     """Remove people or single pictures from every file of a gallery, the list of refused rows too.
 
-    Its calibrated threshold becomes stale. A gallery may become empty.
+    Its calibrated threshold becomes stale, unless all are rows that were refused. A gallery may
+    become empty.
 
     Returns:
         What `build` returns, plus `removed`.
@@ -228,7 +230,7 @@ def remove(options: RemoveOptions, *, progress: ProgressCallback = silent) -> di
                 refused=refused,
                 index=_index_as_before(old, options.memory),
                 carried=_carried(old, keep),
-                threshold=_stale(old.manifest.threshold),
+                threshold=_threshold_of(old, changed=not keep.all()),
                 progress=progress,
             )
         removed = old.count - manifest.vectors
@@ -371,8 +373,10 @@ def _counted(
         progress(Progress(stage, done, total, "vectors"))
 
 
-def _stale(threshold: Threshold | None) -> Threshold | None:
-    return threshold and replace(threshold, stale=True)
+def _threshold_of(old: Gallery, *, changed: bool) -> Threshold | None:
+    """The calibrated threshold, stale where other vectors are searched from now on."""
+    threshold = old.manifest.threshold
+    return replace(threshold, stale=True) if threshold and changed else threshold
 
 
 def _warn_of(taken: Taken) -> None:

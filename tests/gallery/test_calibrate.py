@@ -157,6 +157,18 @@ def test_adding_and_removing_make_the_threshold_stale(
     assert json.loads((gallery_path / "manifest.json").read_text())["threshold"]["stale"]
 
 
+def test_a_change_of_refused_rows_alone_leaves_the_threshold_valid(
+    gallery_path: Path, write_faces: WriteFaces
+) -> None:
+    value = calibrate(CalibrateOptions(gallery=gallery_path, fpir=0.1))["value"]
+    nothing = np.full((1, clustered(1, 1).shape[1]), np.nan, np.float32)
+    file = write_faces("bad.h5", nothing, ["x"])
+    assert add(AddOptions(gallery=gallery_path, files=[file]))["refused"] == 1
+    remove(RemoveOptions(gallery=gallery_path, identities=["x"]))
+    threshold = info(gallery_path)["threshold"]
+    assert (threshold["value"], threshold["stale"]) == (value, False)
+
+
 def test_one_picture_under_two_names_is_said(
     tmp_path: Path, write_faces: WriteFaces, caplog: pytest.LogCaptureFixture
 ) -> None:
