@@ -13,7 +13,7 @@ from faceidx.embedding.store import EmbeddingFile
 from faceidx.files import refuse_existing, require_parent
 from faceidx.gallery.folder import load_gallery
 from faceidx.gallery.probes import probe_blocks, probes_of_file
-from faceidx.gallery.search import search
+from faceidx.gallery.search import rankings
 from faceidx.gallery.sources import require_comparable
 from faceidx.progress import ProgressCallback, silent
 from faceidx.tables import write_rows
@@ -85,17 +85,17 @@ def search_file(options: SearchOptions, *, progress: ProgressCallback = silent) 
 
         def hits() -> Iterator[Hit]:
             for block in probe_blocks(gallery, probes_of_file(file), "search", progress):
-                scores, rows = search(gallery, block.vectors, top_k)
-                places = {row: place for place, row in enumerate(block.usable.tolist())}
+                found_of = rankings(gallery, block.vectors, top_k)
+                usable = set(block.usable.tolist())
                 tally["probes"] += len(block.keys)
-                tally["refused"] += len(block.keys) - len(places)
-                tally["hits"] += rows.size
+                tally["refused"] += len(block.keys) - len(usable)
                 for row, key in enumerate(block.keys):
-                    if row not in places:
+                    if row not in usable:
                         yield Hit(key, None, "", "", None)
                         continue
-                    ranking = zip(rows[places[row]], scores[places[row]], strict=True)
-                    for rank, (found, score) in enumerate(ranking, start=1):
+                    scores, rows = next(found_of)
+                    tally["hits"] += len(rows)
+                    for rank, (found, score) in enumerate(zip(rows, scores, strict=True), start=1):
                         match, identity = gallery.paths[found], gallery.identities[found]
                         yield Hit(key, rank, match, identity, float(score))
 

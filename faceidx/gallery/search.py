@@ -65,6 +65,14 @@ def search(gallery: Gallery, vectors: np.ndarray, k: int) -> tuple[np.ndarray, n
     return scores, rows
 
 
+def rankings(
+    gallery: Gallery, vectors: np.ndarray, k: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """As `search`, query by query: (k,) scores and rows. A few queries at a time are in memory."""
+    for block in _blocks(len(vectors), k + 1):
+        yield from zip(*search(gallery, vectors[block], k), strict=True)
+
+
 def nearest_identities(
     gallery: Gallery, vectors: np.ndarray, k_people: int
 ) -> list[list[Candidate]]:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import csv
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from faceidx.gallery import folder as folder_module
 from faceidx.gallery import search as search_module
 from faceidx.gallery.build import BuildOptions, RemoveOptions, build, remove
 from faceidx.gallery.folder import load_gallery
+from faceidx.gallery.hits import SearchOptions, search_file
 from faceidx.gallery.search import nearest_identities, search
 from tests.gallery.conftest import DIM, WriteFaces, clustered, unit
 
@@ -59,6 +63,35 @@ def test_more_neighbours_than_pictures_are_cut_with_a_warning(
     assert scores.shape == rows.shape == (2, 60)
     assert sorted(rows[0].tolist()) == list(range(60))
     assert "the gallery holds 60" in caplog.text
+
+
+def test_many_hits_are_ranked_a_few_probes_at_a_time(
+    gallery_path: Path, tmp_path: Path, write_faces: WriteFaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probes = clustered(12, 5, seed=3)
+    probes[[0, 7, 59]] = np.nan
+    file = write_faces("probes.h5", probes, [""] * 60)
+    options = SearchOptions(gallery=gallery_path, file=file, top_k=40, out=tmp_path / "hits.csv")
+    whole = search_file(options)
+    with (tmp_path / "hits.csv").open() as table:
+        *expected, scores = zip(*csv.reader(table), strict=True)
+    cells: list[int] = []
+
+    def watched(*args: Any) -> tuple[np.ndarray, np.ndarray]:
+        scores, rows = search(*args)
+        cells.append(scores.size)
+        return scores, rows
+
+    monkeypatch.setattr(search_module, "search", watched)
+    monkeypatch.setattr(search_module, "_BLOCK_CELLS", 200)
+    again = search_file(replace(options, overwrite=True))
+    assert max(cells) <= 200
+    assert again.summary["hits"] == whole.summary["hits"] == 57 * 40
+    with (tmp_path / "hits.csv").open() as table:
+        *found, again_scores = zip(*csv.reader(table), strict=True)
+    assert found == expected
+    usable = np.array([[float(s or 0) for s in column[1:]] for column in (scores, again_scores)])
+    np.testing.assert_allclose(usable[0], usable[1], atol=1e-6)
 
 
 def test_bad_queries_are_refused(gallery_path: Path) -> None:
