@@ -31,10 +31,14 @@ def write_csv(file: TextIO, header: Sequence[str], rows: Iterable[Sequence[objec
     Floats are written with `repr`, so that reading them back gives the same value.
     """
     writer = csv.writer(file, lineterminator="\n")
+    # Python up to 3.12 leaves a carriage return unquoted, at which every reader ends the row.
+    quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(header)
     count = 0
     for row in rows:
-        writer.writerow([_cell(value) for value in row])
+        cells = [_cell(value) for value in row]
+        split = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+        (quoting if split else writer).writerow(cells)
         count += 1
     return count
 

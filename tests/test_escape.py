@@ -51,13 +51,14 @@ def test_a_csv_reads_back_as_it_was_written() -> None:
         ["=a,b", 1, 1 / 3, None],
         ['say "x"\nand y', -2, -0.1, ""],
         ["plain", True, float("nan"), "z"],
+        ["a\rb", 3, 0.5, None],
     ]
-    assert write_csv(file, ["name", "n", "score", "note"], rows) == 3
-    found = list(csv.reader(io.StringIO(file.getvalue())))
+    assert write_csv(file, ["name", "n", "score", "note"], rows) == 4
+    found = list(csv.reader(io.StringIO(file.getvalue(), newline="")))
     assert found[0] == ["name", "n", "score", "note"]
     assert found[1] == ["'=a,b", "1", repr(1 / 3), ""]
     assert found[2] == ['say "x"\nand y', "-2", "-0.1", ""]
-    assert found[3] == ["plain", "True", "nan", "z"]
+    assert found[3:] == [["plain", "True", "nan", "z"], ["a\rb", "3", "0.5", ""]]
     assert float(found[1][2]) == 1 / 3
 
 
