@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -113,18 +114,19 @@ def require_unique(keys: list[list[str]], present: list[str], names: list[str]) 
     """Raise `InputError` where a file brings a key that is present or came before."""
     seen = set(present)
     for of_file, name in zip(keys, names, strict=True):
-        twice = 0
-        example = ""
-        for key in of_file:
-            if key in seen:
-                twice, example = twice + 1, example or key
-            seen.add(key)
-        if twice:
+        own = set(of_file)
+        if twice := len(of_file) - len(own):  # no prefix sets these apart
+            example = next(key for key, count in Counter(of_file).items() if count > 1)
+            _log.debug("%s: %r is there twice", name, example)
+            raise InputError(f"{name} is damaged: {twice} keys are in it twice (-v names one)")
+        if again := own & seen:
+            example = next(key for key in of_file if key in again)
             _log.debug("%s: %r is there already", name, example)
             raise InputError(
-                f"{name}: {twice} keys are there already (-v names one); "
+                f"{name}: {len(again)} keys are there already (-v names one); "
                 "give each file a --prefix to set the sources apart"
             )
+        seen |= own
 
 
 def count_usable(blocks: Iterable[np.ndarray]) -> int:

@@ -128,6 +128,19 @@ def test_a_key_twice_is_refused_unless_prefixes_set_the_sources_apart(
         assert gallery.paths == ["a/0.jpg", "a/1.jpg", "x/a/0.jpg", "x/a/1.jpg"]
 
 
+def test_a_key_twice_in_one_file_is_no_matter_of_prefixes(
+    tmp_path: Path, write_faces: WriteFaces, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write_faces("f.h5", clustered(1, 3), ["a"] * 3, paths=["a/1", "a/2", "a/1"])
+    with (
+        caplog.at_level("DEBUG", "faceidx.gallery"),
+        pytest.raises(InputError, match=r"f\.h5 is damaged: 1 keys are in it twice \(-v"),
+    ):
+        build(BuildOptions(files=[file], out=tmp_path / "g", prefixes=["x"]))
+    assert "'x/a/1' is there twice" in caplog.text
+    assert not (tmp_path / "g").exists()
+
+
 def test_an_existing_output_is_kept_unless_overwrite_is_given(
     gallery_path: Path, tmp_path: Path, write_faces: WriteFaces
 ) -> None:
