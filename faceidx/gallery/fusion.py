@@ -111,7 +111,8 @@ class MeanTemplate(Fusion):
         gallery = self.gallery
         sums = np.zeros((len(gallery.people), gallery.dim), dtype=np.float64)
         for rows, codes in self._named_blocks():
-            np.add.at(sums, codes, gallery.vectors(rows))
+            # Of the sums' own type: with others NumPy takes eight times as long.
+            np.add.at(sums, codes, gallery.vectors(rows).astype(np.float64))
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
         # Pictures that cancel each other out leave no direction: such a person is never near.
         templates = (sums / np.where(lengths > 0, lengths, 1)).astype(np.float32)
