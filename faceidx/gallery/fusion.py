@@ -29,6 +29,8 @@ NEIGHBOURS = 5
 # One block of scores is 2048 x 8192 float32: 64 MiB.
 _BLOCK_PROBES = 2048
 _BLOCK_ROWS = 8192
+# Where this many neighbours do not show enough that have a name, all that have one are compared.
+_MAX_NEIGHBOURS = 1024
 
 
 class Fusion(ABC):
@@ -178,21 +180,34 @@ class NearestVote(Fusion):
 
     def _named_neighbours(self, vectors: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Scores and rows of each probe's nearest pictures that have an identity."""
-        gallery = self.gallery
-        named = int(np.count_nonzero(gallery.codes >= 0))
-        wanted = min(self.neighbours, named)
         for first in range(0, len(vectors), _BLOCK_PROBES):
-            queries = vectors[first : first + _BLOCK_PROBES]
-            # Nameless pictures may take up places: at most so many.
-            width = min(gallery.count, wanted)
-            while True:
-                scores, rows = search(gallery, queries, width)
-                usable = gallery.codes[rows] >= 0
-                if width == gallery.count or (usable.sum(axis=1) >= wanted).all():
-                    break
-                width = min(gallery.count, 2 * width)
-            for score, row, use in zip(scores, rows, usable, strict=True):
-                yield score[use][:wanted], row[use][:wanted]
+            yield from zip(
+                *self._nearest_named(vectors[first : first + _BLOCK_PROBES]), strict=True
+            )
+
+    def _nearest_named(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same of a block, (Q, k) scores and rows."""
+        gallery = self.gallery
+        named = np.flatnonzero(gallery.codes >= 0)
+        wanted = width = min(self.neighbours, len(named))
+        scores = np.full((len(queries), wanted), -np.inf, dtype=np.float32)
+        rows = np.zeros(scores.shape, dtype=np.int64)
+        left = np.arange(len(queries))
+        # Nameless pictures may take up places: who is left with too few is searched again, and
+        # where they are very many compared with all that have a name.
+        while len(left) and width <= max(_MAX_NEIGHBOURS, wanted):
+            near, found = search(gallery, queries[left], width)
+            nameless = gallery.codes[found] < 0
+            places = np.argsort(nameless, axis=1, kind="stable")[:, :wanted]
+            enough = np.count_nonzero(~nameless, axis=1) >= wanted
+            scores[left[enough]] = np.take_along_axis(near, places, axis=1)[enough]
+            rows[left[enough]] = np.take_along_axis(found, places, axis=1)[enough]
+            left, width = left[~enough], min(gallery.count, 4 * width)
+        for start in range(0, len(named) if len(left) else 0, _BLOCK_ROWS):
+            block = queries[left] @ gallery.vectors(named[start : start + _BLOCK_ROWS]).T
+            scores[left], rows[left] = _merged(scores[left], rows[left], block, start)
+        rows[left] = named[rows[left]]
+        return scores, rows
 
     def as_strangers(self, rows: np.ndarray, *, progress: ProgressCallback = silent) -> np.ndarray:
         best = np.zeros(len(rows), dtype=np.float32)

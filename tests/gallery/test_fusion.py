@@ -12,8 +12,9 @@ import pytest
 from faceidx.errors import InputError
 from faceidx.gallery import fusion as module
 from faceidx.gallery.build import BuildOptions, build
-from faceidx.gallery.folder import load_gallery
+from faceidx.gallery.folder import Gallery, load_gallery
 from faceidx.gallery.fusion import create_fusion
+from faceidx.gallery.search import search
 from tests.gallery.conftest import WriteFaces, clustered
 
 _PROBES = clustered(20, 3, seed=0, spread=0.9)
@@ -108,6 +109,30 @@ def test_many_voters_take_memory_in_proportion(gallery_path: Path) -> None:
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             assert peak < 500_000  # of 60 x 60 pairs of pictures at most
+
+
+def test_voters_among_many_nameless_pictures_are_found_without_ranking_all(
+    tmp_path: Path, write_faces: WriteFaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = clustered(60, 5, spread=1.0)
+    names = [f"p{n % 7}" if n % 12 == 0 else "" for n in range(len(vectors))]
+    build(BuildOptions(files=[write_faces("c.h5", vectors, names)], out=tmp_path / "g"))
+    widths: list[int] = []
+
+    def watched(gallery: Gallery, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        widths.append(k)
+        return search(gallery, queries, k)
+
+    monkeypatch.setattr(module, "search", watched)
+    monkeypatch.setattr(module, "_MAX_NEIGHBOURS", 20)
+    monkeypatch.setattr(module, "_BLOCK_ROWS", 7)
+    with load_gallery(tmp_path / "g") as gallery:
+        found = create_fusion("vote", gallery, _NEIGHBOURS).nearest(_PROBES, 5)
+    for probe, candidates in zip(_PROBES, found, strict=True):
+        naive = dict(_naive("vote", probe, vectors, names))
+        assert {c.identity: c.score for c in candidates} == pytest.approx(naive, abs=1e-5)
+        assert all(gallery.identities[c.row] == c.identity for c in candidates)
+    assert widths == [4, 16]
 
 
 def test_an_unknown_fusion_and_no_voters_are_refused(gallery_path: Path) -> None:
