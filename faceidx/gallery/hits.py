@@ -13,7 +13,7 @@ from faceidx.embedding.store import EmbeddingFile
 from faceidx.files import refuse_existing, require_parent
 from faceidx.gallery.folder import load_gallery
 from faceidx.gallery.probes import probe_blocks, probes_of_file
-from faceidx.gallery.search import rankings
+from faceidx.gallery.search import rankings, require_pictures
 from faceidx.gallery.sources import require_comparable
 from faceidx.progress import ProgressCallback, silent
 from faceidx.tables import write_rows
@@ -77,9 +77,10 @@ def search_file(options: SearchOptions, *, progress: ProgressCallback = silent) 
         EmbeddingFile(options.file) as file,
     ):
         require_comparable(gallery.origin, gallery.dim, gallery.path, [file])
+        require_pictures(gallery)
         # `search` warns of a k too large, but once a block.
         wanted = options.top_k or TOP_K
-        top_k = min(wanted, gallery.count) or wanted
+        top_k = min(wanted, gallery.count)
         if options.top_k is not None and top_k < wanted:
             _log.warning("--top-k %d: the gallery holds %d", wanted, gallery.count)
 

@@ -117,13 +117,14 @@ def nearest_identities(
 
 def require_people(gallery: Gallery) -> list[str]:
     """The people of a gallery; raise `InputError` where there is nobody to find."""
-    _require_pictures(gallery)
+    require_pictures(gallery)
     if not gallery.people:
         raise InputError(f"{gallery.path} holds no picture with an identity: nobody to find")
     return gallery.people
 
 
-def _require_pictures(gallery: Gallery) -> None:
+def require_pictures(gallery: Gallery) -> None:
+    """Raise `InputError` where a gallery is empty."""
     if not gallery.count:
         raise InputError(f"{gallery.path} is empty; add faces with `faceidx index add`")
 
@@ -131,7 +132,7 @@ def _require_pictures(gallery: Gallery) -> None:
 def _checked(gallery: Gallery, vectors: np.ndarray) -> np.ndarray:
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     require_dim(vectors.shape[1], "the query", gallery.dim, str(gallery.path))
-    _require_pictures(gallery)
+    require_pictures(gallery)
     if not np.isfinite(vectors).all():
         raise InputError("a query holds NaN or infinity")
     return vectors

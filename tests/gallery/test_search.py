@@ -94,6 +94,16 @@ def test_many_hits_are_ranked_a_few_probes_at_a_time(
     np.testing.assert_allclose(usable[0], usable[1], atol=1e-6)
 
 
+def test_an_empty_gallery_is_said_whatever_the_probes(
+    gallery_path: Path, write_faces: WriteFaces
+) -> None:
+    remove(RemoveOptions(gallery=gallery_path, identities=[f"person{n:02}" for n in range(12)]))
+    for probes in (clustered(1, 2), np.full((2, DIM), np.nan, np.float32)):
+        file = write_faces("probes.h5", probes, ["", ""])
+        with pytest.raises(InputError, match="is empty; add faces"):
+            search_file(SearchOptions(gallery=gallery_path, file=file))
+
+
 def test_bad_queries_are_refused(gallery_path: Path) -> None:
     with load_gallery(gallery_path) as gallery:
         with pytest.raises(InputError, match="NaN"):
