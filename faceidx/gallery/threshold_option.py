@@ -12,6 +12,7 @@ from faceidx.errors import InputError
 from faceidx.evaluation.threshold import cosine_threshold, read_threshold
 from faceidx.gallery.folder import Gallery
 from faceidx.gallery.fusion import NEIGHBOURS
+from faceidx.gallery.manifest import Threshold
 
 _log = logging.getLogger(__name__)
 
@@ -66,10 +67,7 @@ def decision_of(
         )
     fpir = f"{calibrated.fpir_target:g}"
     fused = _fusion(calibrated.fusion, calibrated.neighbours)
-    stale = ""
-    if calibrated.stale:
-        again = _calibrate(gallery, fpir, "" if calibrated.fusion == "best" else fused)
-        stale = f"the gallery has changed since its threshold was calibrated; run {again} again"
+    if stale := _stale(gallery, calibrated):
         _log.warning("%s", stale)
     decision = Decision(
         calibrated.value,
@@ -93,6 +91,16 @@ def _warn_of_voters(fusion: str, neighbours: int | None) -> None:
         _log.warning("--neighbours is of no use without --fusion vote")
 
 
+def _stale(gallery: Gallery, calibrated: Threshold) -> str:
+    """What speaks against a calibrated threshold; empty where nothing does."""
+    if not calibrated.stale:
+        return ""
+    usual = calibrated.fusion == "best"
+    fused = "" if usual else _fusion(calibrated.fusion, calibrated.neighbours)
+    again = _calibrate(gallery, f"{calibrated.fpir_target:g}", fused)
+    return f"the gallery has changed since its threshold was calibrated; run {again} again"
+
+
 def _calibrate(gallery: Gallery, fpir: str = "P", fusion: str = "") -> str:
     """The command that finds a threshold for a gallery."""
     return f"`faceidx index calibrate {gallery.path} --fpir {fpir}{fusion}`"
@@ -110,7 +118,7 @@ def _given(gallery: Gallery, given: float | str) -> tuple[float, str, str]:
         return _of_file(gallery, Path(str(given)))
     calibrated = gallery.manifest.threshold
     if calibrated is not None and calibrated.value == value:
-        return value, "given, the calibrated one", ""
+        return value, "given, the calibrated one", _stale(gallery, calibrated)
     return (
         value,
         "given",

@@ -285,10 +285,13 @@ def test_a_stale_threshold_is_to_be_calibrated_again_for_the_same_fusion(
 ) -> None:
     cases = (("best", ""), ("vote", " --fusion vote --neighbours 3"))
     for number, (fusion, words) in enumerate(cases):
-        calibrate(CalibrateOptions(gallery=gallery_path, fpir=0.2, fusion=fusion, neighbours=3))
+        options = CalibrateOptions(gallery=gallery_path, fpir=0.2, fusion=fusion, neighbours=3)
+        value = calibrate(options)["value"]
         remove(RemoveOptions(gallery=gallery_path, paths=[f"person00/{number}.jpg"]))
-        _classify(gallery_path, probes[0])
-        assert f"--fpir 0.2{words}` again" in caplog.text
+        for threshold in (None, value):
+            caplog.clear()
+            _classify(gallery_path, probes[0], threshold=threshold)
+            assert f"--fpir 0.2{words}` again" in caplog.text
 
 
 def test_more_people_than_there_are_is_said_and_gives_all(
