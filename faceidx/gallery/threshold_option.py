@@ -51,7 +51,7 @@ def decision_of(
     """
     calibrated = gallery.manifest.threshold
     if given is not None:
-        value, source, warning = _given(gallery, given)
+        value, source, warning = _given(gallery, given, fusion)
         usual = ("best", NEIGHBOURS)
         if calibrated is not None and calibrated.value == value:
             usual = (calibrated.fusion, calibrated.neighbours)
@@ -110,14 +110,14 @@ def _fusion(fusion: str, neighbours: int) -> str:
     return f" --fusion {fusion}" + (f" --neighbours {neighbours}" if fusion == "vote" else "")
 
 
-def _given(gallery: Gallery, given: float | str) -> tuple[float, str, str]:
+def _given(gallery: Gallery, given: float | str, fusion: str | None) -> tuple[float, str, str]:
     """Value, source and warning."""
     try:
         value = cosine_threshold(given)
     except ValueError:
         return _of_file(gallery, Path(str(given)))
     calibrated = gallery.manifest.threshold
-    if calibrated is not None and calibrated.value == value:
+    if calibrated and (value, fusion or calibrated.fusion) == (calibrated.value, calibrated.fusion):
         return value, "given, the calibrated one", _stale(gallery, calibrated)
     return (
         value,

@@ -261,7 +261,7 @@ def test_a_threshold_of_pairs_draws_a_warning_of_what_it_means_in_a_search(
 
 
 def test_a_threshold_is_held_against_scores_of_its_own_fusion_alone(
-    gallery_path: Path, probes: tuple[Path, np.ndarray, list[str]]
+    gallery_path: Path, probes: tuple[Path, np.ndarray, list[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     values = {}
     for fusion in ("best", "mean", "vote"):
@@ -278,6 +278,9 @@ def test_a_threshold_is_held_against_scores_of_its_own_fusion_alone(
     assert _classify(gallery_path, probes[0], threshold=0.5).summary["fusion"] == "best"
     again = _classify(gallery_path, probes[0], threshold=values["vote"]).summary
     assert again["fusion"] == "vote"
+    assert caplog.text.count("is taken as given") == 1
+    _classify(gallery_path, probes[0], threshold=values["vote"], fusion="best")
+    assert caplog.text.count("is taken as given") == 2
 
 
 def test_a_stale_threshold_is_to_be_calibrated_again_for_the_same_fusion(
