@@ -8,8 +8,11 @@ import multiprocessing.connection
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -195,26 +198,51 @@ def _launch_children(
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
+    start = partial(
+        fabric.launch,
+        _child,  # type: ignore[arg-type]
+        work,
+        _Parcel(job),
+        queue,
+        hardware.processes,
+    )
     try:
         with sigterm_to_children() as stop:
-            result: Result = fabric.launch(
-                _child,  # type: ignore[arg-type]
-                work,
-                _Parcel(job),
-                queue,
-                hardware.processes,
-            )
-        return result
+            result: Result = _without_interrupts(start)
     except Exception:
         queue.put(None)
         listener.join()
         if errors:
-            raise errors[0] from None
+            # What else went wrong did so because one process was gone.
+            raise min(errors, key=lambda error: isinstance(error, _UnforeseenError)) from None
         if stop.asked:  # before they listened to it: it ended them
             raise KeyboardInterrupt from None
         raise
-    finally:
-        queue.put(None)
+    queue.put(None)
+    return result
+
+
+class _UnforeseenError(RuntimeError):
+    """What no `FaceidxError` tells of, with the traceback of the process that it happened in."""
+
+
+def _without_interrupts(start: Callable[[], Result]) -> Result:
+    """Start child processes that never see the terminal's Ctrl-C, and wait for what they return.
+
+    It is for this process, which kills them: what is saved is whole at any moment. They would end
+    with tracebacks while they load torch, and not at all where this process alone is interrupted.
+    """
+    blocked = (signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit it of the thread
+    with ThreadPoolExecutor(1, "children", signal.pthread_sigmask, blocked) as pool:
+        future = pool.submit(start)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            while not future.done():  # some may be about to start
+                for child in multiprocessing.active_children():
+                    child.kill()
+                wait([future], timeout=0.1)
+            raise
 
 
 class _Parcel:
@@ -237,13 +265,12 @@ def _child(
         fabric.barrier()
         torch.distributed.destroy_process_group()
         return result
-    except FaceidxError as error:
+    except (FaceidxError, KeyboardInterrupt) as error:
         queue.put(error)
-        raise
-    except KeyboardInterrupt:
-        queue.put(KeyboardInterrupt())
-        # torch takes a child that ends by an interrupt for one that has done its work.
-        raise RuntimeError("interrupted") from None
+    except Exception:
+        queue.put(_UnforeseenError(traceback.format_exc()))
+    # This process is done. The error itself torch would leave in a file in the temporary folder.
+    raise SystemExit(1)
 
 
 def _threads_each(processes: int) -> int:

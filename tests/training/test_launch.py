@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -47,9 +48,27 @@ def test_two_cpu_processes_really_run_and_report_back() -> None:
     assert reports == [Progress("test", 2, 7)]
 
 
-def test_an_error_in_a_child_is_raised_here_as_it_was() -> None:
-    with pytest.raises(JobError, match=r"^the disk is full$"):
-        launch(_two(), _fail, "the disk is full", lambda _: None)
+def _stumble(fabric: Fabric, job: str, progress: ProgressCallback) -> None:
+    if fabric.is_global_zero:
+        raise ValueError(job)
+    fabric.barrier()  # which fails, as one process is gone
+
+
+@pytest.mark.parametrize(
+    ("work", "error", "message"),
+    [(_fail, JobError, r"^it is full$"), (_stumble, RuntimeError, r"(?s)in _stumble.*it is full$")],
+)
+def test_an_error_in_a_child_is_raised_here_as_it_was_and_leaves_no_file_behind(
+    work: Callable[..., None],
+    error: type[Exception],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(error, match=message):
+        launch(_two(), work, "it is full", lambda _: None)
+    assert not list(tmp_path.glob("pytorch-errorfile-*"))  # as torch's own way of telling does
 
 
 def _options(**more: object) -> TrainOptions:
@@ -123,7 +142,8 @@ import signal, sys
 from pathlib import Path
 from faceidx.training.launch import Hardware, launch
 from tests.training.test_launch import _write_for_ever
-signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell's script has it for what it starts by &
+ignored = sys.argv[2] == "ignored"  # as a shell's script has it for what it starts by &
+signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
 hardware = Hardware(on_gpu=False, devices=2, num_nodes=1, precision="fp32")
 if __name__ == "__main__":
     try:
@@ -141,20 +161,59 @@ def _is_alive(pid: int) -> bool:
         return False
 
 
+def _start(folder: Path, interrupts: str) -> subprocess.Popen[str]:
+    """Start two processes that work for ever, in a session of their own."""
+    script = folder / "start.py"
+    script.write_text(_STARTER)
+    return subprocess.Popen(
+        [sys.executable, str(script), str(folder), interrupts],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _wait_for_end(pids: Iterable[int]) -> None:
+    until = time.monotonic() + 30
+    while alive := [pid for pid in pids if _is_alive(pid)]:
+        assert time.monotonic() < until, alive
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 130)])
 def test_no_process_outlives_the_one_that_started_it(
     sent: signal.Signals, code: int, tmp_path: Path
 ) -> None:
-    script = tmp_path / "start.py"
-    script.write_text(_STARTER)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    starter = subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment)
+    starter = _start(tmp_path, "ignored")
     while len(pids := [int(file.stem) for file in tmp_path.glob("*.pid")]) < 2:
         assert starter.poll() is None
         time.sleep(0.05)
     starter.send_signal(sent)  # which the two do not listen to yet, as while they load torch
     assert starter.wait(60) == code
-    until = time.monotonic() + 30
-    while alive := [pid for pid in pids if _is_alive(pid)]:
-        assert time.monotonic() < until, alive
-        time.sleep(0.05)
+    _wait_for_end(pids)
+
+
+@pytest.mark.parametrize(
+    ("loading", "send"), [(True, os.killpg), (False, os.kill)], ids=["loading", "working"]
+)
+def test_an_interrupt_ends_all_processes_at_once_and_without_tracebacks(
+    loading: bool, send: Callable[[int, int], None], tmp_path: Path
+) -> None:
+    """A terminal's Ctrl-C goes to all, `kill -INT` and a notebook's button to the starter alone."""
+    starter = _start(tmp_path, "heard")
+    threads = Path(f"/proc/{starter.pid}/task")
+
+    def children() -> list[int]:
+        return [int(pid) for file in threads.glob("*/children") for pid in file.read_text().split()]
+
+    while len(children() if loading else list(tmp_path.glob("*.pid"))) < 2:
+        assert starter.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.5 * loading)
+    started = children()
+    assert loading == (not list(tmp_path.glob("*.pid")))
+    send(starter.pid, signal.SIGINT)
+    _, told = starter.communicate(timeout=60)
+    assert (starter.returncode, told) == (130, "")
+    _wait_for_end(started)
