@@ -69,6 +69,8 @@ def write_epoch(run: Run, board: Board) -> None:
     training = {
         "stage": job.start.stage,
         "seed": job.options.seed,
+        "split_seed": job.data.split_seed,
+        "trained_on": job.data.trained_on,
         "images": len(job.data.rows),
         "epochs": job.recipe.epochs,
         "augment": job.recipe.augment,

@@ -74,6 +74,10 @@ class TrainingData:
     """Key and reason of every picture found that is not used."""
     digest: str = ""
     """Of the scan: the same data, or not."""
+    split_seed: int = 0
+    """What drew who is held out."""
+    trained_on: str = ""
+    """Digest of the pictures to train on, unreadable ones among them."""
     fixed: defaultdict[str, list[torch.Tensor | None]] = field(
         default_factory=lambda: defaultdict(list)
     )
@@ -102,6 +106,7 @@ def load_data(
     options: TrainOptions,
     found: Scan,
     classes: list[str] | None,
+    split_seed: int,
     open_bank: OpenBank,
 ) -> TrainingData:
     """Decode and split the pictures.
@@ -109,6 +114,7 @@ def load_data(
     Args:
         classes: identities of a classifier that is kept; people whom it does not know are held
             out. None makes everybody a class who is trained on.
+        split_seed: draws who is held out.
         open_bank: `pictures.open_bank` for the run's network and processes.
 
     Raises:
@@ -130,7 +136,7 @@ def load_data(
     strangers = np.flatnonzero(~np.isin(names, classes)) if classes else None
     # Whoever is held out is so whatever can be read: a run may be gone on with where pictures that
     # were left out before are found unreadable only when they are wanted.
-    split = split_pictures(people, share or 0.0, options.seed, strangers)
+    split = split_pictures(people, share or 0.0, split_seed, strangers)
     unreadable = [row for row, _ in failed]
     rows, classify, verify = (
         np.setdiff1d(part, unreadable) for part in (split.train, split.classify, split.verify)
@@ -164,6 +170,8 @@ def load_data(
         pairs=_pair_check(options, open_bank) if options.pairs else None,
         left_out=left_out,
         digest=found.digest,
+        split_seed=split_seed,
+        trained_on=digest_of([found.digest, wanted[split.train].astype("<i8").tobytes()]),
     )
 
 

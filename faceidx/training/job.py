@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from faceidx.errors import InputError
 from faceidx.images.folders import require_elsewhere
@@ -99,7 +102,8 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
         shared=hardware.starts_processes,
         progress=progress,
     )
-    data = load_data(options, found, start.classes, bank)
+    data = load_data(options, found, start.classes, start.split_seed(options.seed), bank)
+    _warn_of_judges_seen_before(options, start, found.names, data)
     _warn_of_losses_that_never_come_in(options, recipe, data)
     recipe.batch_size = min(recipe.batch_size, len(data.rows))
     if hardware.processes > len(data.rows):
@@ -225,6 +229,39 @@ def _warn_of_losses_that_never_come_in(
         "--aux-start EPOCH",
         reason,
     )
+
+
+def _warn_of_judges_seen_before(
+    options: TrainOptions, start: Start, names: Sequence[str], data: TrainingData
+) -> None:
+    """Say where what is held out is, or may be, what the model to start from was trained on.
+
+    Args:
+        names: of all people, by the numbers that people who are held out have.
+    """
+    judged = data.validation
+    if judged.bank is not data.bank:  # a folder, which the user chose
+        return
+    if start.stage == "continue" and len(judged.classify_rows):
+        if start.training.get("trained_on") != data.trained_on:
+            logger.warning(
+                "--from %s may have been trained on pictures that are held out now, as it had "
+                "other DATA, --val or --min-pictures; val_accuracy is too high then; give --val "
+                "DIR with pictures that it has not seen",
+                options.from_model,
+            )
+    elif start.stage == "finetune" and data.held_out and start.content:
+        people = {names[number] for number in np.unique(judged.verify_people)}
+        known = people & set(start.content.record.class_names or [])
+        if known:
+            logger.warning(
+                "%d of %d people held out are people that --from %s was trained on, by their "
+                "names; val_auc is then not of people whom it never saw; give --val DIR with "
+                "others, or --seed and --val of its training",
+                len(known),
+                len(people),
+                options.from_model,
+            )
 
 
 def _require_work_for_norms(recipe: Recipe, sync_bn: str, processes: int) -> None:

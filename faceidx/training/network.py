@@ -140,6 +140,19 @@ class Start:
             return None
         return self.content.record.class_names
 
+    @property
+    def training(self) -> dict[str, Any]:
+        """What the model's file says of its training; empty for a run from scratch."""
+        return self.content.record.training if self.content else {}
+
+    def split_seed(self, own: int) -> int:
+        """What draws who is held out: as for the classifier that is kept, else a seed of one's own.
+
+        So the pictures that it was not trained on are the ones that judge it further on.
+        """
+        known = self.training.get("split_seed") if self.stage == "continue" else None
+        return known if isinstance(known, int) else own
+
 
 def settle_stage(options: TrainOptions, identities: set[str]) -> Start:
     """Decide the stage: as given, else by whether the model knows most of the people.

@@ -41,12 +41,14 @@ def split_pictures(
     Args:
         labels: (N,) a number a person.
         share: of all pictures to hold out, 0 to below 1.
-        strangers: people who cannot be trained on; where there are any, they are the ones held out.
+        strangers: people whom a kept classifier does not know: they are the ones held out. None
+            where there is no such classifier.
     """
     rng = np.random.default_rng(seed)
-    held_out = np.empty(0, labels.dtype) if strangers is None else strangers
-    if not len(held_out):
-        held_out = _people_to_hold_out(labels, share, rng)
+    # Drawn even where they stay: the training that the classifier is from drew them, and after
+    # them the single pictures, which it then was not trained on.
+    drawn = _people_to_hold_out(labels, share, rng)
+    held_out = drawn if strangers is None else strangers
     verify = np.flatnonzero(np.isin(labels, held_out))
     rest = np.flatnonzero(~np.isin(labels, held_out))
     wanted = round(len(rest) * share / (2 if len(held_out) else 1))

@@ -266,6 +266,58 @@ def test_strangers_to_a_kept_classifier_whom_nothing_is_judged_by_are_listed(
     assert idle.left_out == [(f"newcomer/0{n}.png", UNKNOWN_PERSON) for n in range(6)]
 
 
+def test_a_kept_classifier_is_judged_by_pictures_that_it_was_not_trained_on_or_that_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    people = paint_people(tmp_path / "people", 24, 4)
+    train(quick(people, tmp_path / "first", epochs=1, val="0.3", seed=5))
+    first = _loaded(people, tmp_path / "first", val="0.3", seed=5)
+    train(
+        quick(people, tmp_path / "second", epochs=1, val="0.3", seed=6, **_from(tmp_path / "first"))
+    )
+    third = _loaded(people, tmp_path / "third", val="0.3", seed=7, **_from(tmp_path / "second"))
+    assert first.held_out and len(first.validation.classify_rows)
+    for own, before in (
+        (third.rows, first.rows),
+        (third.validation.classify_rows, first.validation.classify_rows),
+        (third.validation.verify_rows, first.validation.verify_rows),
+    ):
+        assert np.array_equal(own, before)
+    assert "trained on" not in caplog.text
+    # A larger share takes pictures that were trained on, and so may other data.
+    _loaded(people, tmp_path / "third", val="0.5", **_from(tmp_path / "second"))
+    assert "second/model.safetensors may have been trained on pictures" in caplog.text
+    caplog.clear()
+    (people / "person_00/03.png").unlink()
+    _loaded(people, tmp_path / "third", val="0.3", **_from(tmp_path / "second"))
+    assert "may have been trained on" in caplog.text
+
+
+def test_nobody_whom_a_kept_classifier_knows_is_held_out_whole(tmp_path: Path) -> None:
+    """Its row of the classifier would be pushed away from everybody, and its own face unlearned."""
+    people, judges = (paint_people(tmp_path / name, 24, 4) for name in ("people", "judges"))
+    train(quick(people, tmp_path / "first", epochs=1, val=str(judges)))
+    data = _loaded(people, tmp_path / "second", val="0.3", **_from(tmp_path / "first"))
+    assert data.held_out == 0
+    assert set(data.labels.tolist()) == set(range(24))
+
+
+def test_people_held_out_whom_a_model_to_finetune_was_trained_on_are_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    people = paint_people(tmp_path / "people", 24, 4)
+    train(quick(people, tmp_path / "first", epochs=1, val="0.3", seed=5))
+    more = {**_from(tmp_path / "first"), "stage": "finetune", "val": "0.3"}
+    _loaded(people, tmp_path / "second", seed=5, **more)
+    assert "held out" not in caplog.text
+    _loaded(people, tmp_path / "second", seed=6, **more)
+    assert "of 4 people held out are people that --from" in caplog.text
+
+
+def _from(run: Path) -> dict[str, object]:
+    return {"from_model": run / "model.safetensors"}
+
+
 def test_a_run_goes_on_only_where_what_trains_and_judges_is_what_it_was(
     small: Path, tmp_path: Path
 ) -> None:
