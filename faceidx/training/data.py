@@ -6,6 +6,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from faceidx.evaluation.lists.pairs import PairList
 from faceidx.images.folders import require_elsewhere
 from faceidx.images.sources import Picture, open_source
 from faceidx.training.options import TrainOptions
+from faceidx.training.overlap import also_trained_on
 from faceidx.training.pictures import Bank, Chosen
 from faceidx.training.scan import Scan, digest_of, digest_of_pictures
 from faceidx.training.split import split_pictures
@@ -150,6 +152,7 @@ def load_data(
     class_names = classes or names[trained].tolist()
     number = {name: i for i, name in enumerate(class_names)}
     labels = np.array([number.get(name, -1) for name in found.names], dtype=np.int64)[people]
+    overlap = partial(also_trained_on, pictures=found.source.pictures, trained=wanted[rows])
     validation = Judged(
         bank=bank,
         classify_rows=classify,
@@ -158,7 +161,7 @@ def load_data(
         verify_people=people[verify],
     )
     if share is None:
-        validation = _folder_validation(judges, options.val, number, open_bank)
+        validation = _folder_validation(judges, options.val, number, open_bank, overlap)
     return TrainingData(
         bank=bank,
         rows=rows,
@@ -167,7 +170,7 @@ def load_data(
         class_names=class_names,
         held_out=len(np.setdiff1d(people[verify], trained)),
         validation=validation,
-        pairs=_pair_check(options, open_bank) if options.pairs else None,
+        pairs=_pair_check(options, open_bank, overlap) if options.pairs else None,
         left_out=left_out,
         digest=found.digest,
         split_seed=split_seed,
@@ -187,7 +190,11 @@ def _share(val: str) -> float | None:
 
 
 def _folder_validation(
-    every: Sequence[Picture], folder: str, number: dict[str, int], open_bank: OpenBank
+    every: Sequence[Picture],
+    folder: str,
+    number: dict[str, int],
+    open_bank: OpenBank,
+    overlap: Callable[[Sequence[Picture]], int],
 ) -> Judged:
     """Judge by a folder: known people the classifier, all people the embedding."""
     pictures = [p for p in every if p.identity]
@@ -199,6 +206,13 @@ def _folder_validation(
         logger.warning(
             "%d of %d pictures of --val are unreadable or of nobody, and judge nothing",
             idle,
+            len(every),
+        )
+    if both := overlap(pictures):
+        logger.warning(
+            "%d of %d pictures of --val are trained on too, so val_accuracy and val_auc are too "
+            "high; take them out of DATA or of --val",
+            both,
             len(every),
         )
     names = [p.identity for p in pictures]
@@ -215,7 +229,9 @@ def _folder_validation(
     )
 
 
-def _pair_check(options: TrainOptions, open_bank: OpenBank) -> PairCheck:
+def _pair_check(
+    options: TrainOptions, open_bank: OpenBank, overlap: Callable[[Sequence[Picture]], int]
+) -> PairCheck:
     assert options.pairs is not None
     if options.pairs_root is None:
         raise InputError("--pairs needs --pairs-root, the folder that the list's pictures lie in")
@@ -231,7 +247,15 @@ def _pair_check(options: TrainOptions, open_bank: OpenBank) -> PairCheck:
         logger.warning("the names of --pairs were found %s", way.told())
     found = resolve(listed, keys, way)
     needed = np.unique(found[found >= 0])
-    bank, failed = open_bank([pictures[row] for row in needed])
+    judges = [pictures[row] for row in needed]
+    if both := overlap(judges):
+        logger.warning(
+            "%d of %d pictures of --pairs are trained on too, so pairs_auc is too high; take them "
+            "out of DATA, or give pairs of others",
+            both,
+            len(judges),
+        )
+    bank, failed = open_bank(judges)
     place = np.full(len(pictures) + 1, -1)  # the last stands for "not found", row -1
     place[needed] = np.arange(len(needed))
     place[needed[[row for row, _ in failed]]] = -1

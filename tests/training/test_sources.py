@@ -252,6 +252,29 @@ def test_a_folder_that_judges_is_read_through_links_and_what_it_lacks_is_told(
     assert "2 of 10 pictures of --val are unreadable or of nobody" in caplog.text
 
 
+def test_pictures_that_judge_and_are_trained_on_too_are_counted(
+    small: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Links, and copies of the same name; not other pictures of that name."""
+    judges = paint_people(tmp_path / "judges", 3, 3, seed=1)
+    shutil.copy(small / "person_00/05.png", judges / "person_00")
+    (judges / "person_01/04.png").symlink_to(small / "person_01/04.png")
+    for folder in (small, judges):
+        shutil.copytree(small / "person_02", folder / "other/person_09")
+    (small / "other/person_09/03.png").write_text("no picture")
+    pairs = tmp_path / "pairs.csv"
+    rows = ["left,right,label", "person_00/00.png,person_00/05.png,1"]
+    pairs.write_text("\n".join([*rows, "person_00/00.png,person_01/04.png,0"]))
+    more = {"pairs": pairs, "pairs_root": judges}
+    _loaded(small, tmp_path / "run", val=str(judges), **more)
+    assert "7 of 17 pictures of --val are trained on too" in caplog.text
+    assert "2 of 3 pictures of --pairs are trained on too" in caplog.text
+    caplog.clear()
+    packed = _pack(small, tmp_path / "shards", 2)
+    _loaded(packed, tmp_path / "run", val=str(judges))
+    assert "7 of 17 pictures of --val are trained on too" in caplog.text
+
+
 def test_strangers_to_a_kept_classifier_whom_nothing_is_judged_by_are_listed(
     small: Path, tmp_path: Path
 ) -> None:
