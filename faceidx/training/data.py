@@ -54,6 +54,11 @@ class PairCheck:
     right: np.ndarray
     genuine: np.ndarray
 
+    @property
+    def pictures(self) -> int:
+        """How many of the bank's pictures, from the first on, are compared."""
+        return int(max(self.left.max(), self.right.max())) + 1
+
 
 @dataclass(kw_only=True)
 class TrainingData:

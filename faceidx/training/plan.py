@@ -8,6 +8,7 @@ from itertools import islice
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import nn
@@ -22,6 +23,7 @@ from faceidx.training.options import TrainOptions
 from faceidx.training.run import Run, assemble
 from faceidx.training.state import State
 from faceidx.training.stop import Stop
+from faceidx.training.validate import pictures_to_embed
 
 # The first steps take longer: memory is asked for, libraries choose their ways.
 _WARM_UP, _TIMED = 2, 5
@@ -47,9 +49,9 @@ def make_plan(options: TrainOptions, progress: ProgressCallback = silent) -> dic
     seconds = [_seconds(run, batch) for batch in timed]
     step = median(seconds[_WARM_UP:] or seconds)
     steps = len(data.rows) // recipe.batch_size
-    judged = len(data.validation.classify_rows) + len(data.validation.verify_rows)
+    held_out = np.union1d(data.validation.classify_rows, data.validation.verify_rows)
     # Judging a picture takes the forward third of what learning from it takes.
-    judging = step * judged / recipe.batch_size / 3
+    judging = step * pictures_to_embed(data) / recipe.batch_size / 3
     return {
         "stage": job.start.stage,
         "recipe": {"name": job.recipe_name, **asdict(recipe)},
@@ -61,7 +63,7 @@ def make_plan(options: TrainOptions, progress: ProgressCallback = silent) -> dic
         "images": len(data.rows),
         "left_out": len(data.left_out),
         "held_out_people": data.held_out,
-        "held_out_images": judged,
+        "held_out_images": len(held_out),
         "device": str(run.fabric.device),
         "processes": hardware.processes,
         "precision": hardware.precision,

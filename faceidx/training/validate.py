@@ -32,6 +32,13 @@ class DivergedError(JobError):
     """The network answers with what is no number."""
 
 
+def pictures_to_embed(data: TrainingData) -> int:
+    """How many pictures `validate` embeds; those that judge in two ways count twice."""
+    judged = data.validation
+    of_pairs = data.pairs.pictures if data.pairs else 0
+    return len(judged.classify_rows) + len(judged.verify_rows[:_MOST_VERIFIED]) + of_pairs
+
+
 @torch.no_grad()
 def validate(
     fabric: Fabric, network: TrainingNetwork, data: TrainingData, head: Head, batch_size: int
@@ -62,7 +69,7 @@ def validate(
             people = judged.verify_people[: len(rows)]
             results["val_auc"] = all_pairs_auc(embeddings[there], people[there])
     if data.pairs:
-        used = np.arange(max(data.pairs.left.max(), data.pairs.right.max()) + 1)
+        used = np.arange(data.pairs.pictures)
         fixed = data.fixed["pairs"]
         embeddings, there = embed_rows(fabric, network, data.pairs.bank, used, batch_size, fixed)
         if fabric.is_global_zero:

@@ -20,7 +20,7 @@ def test_the_plan_says_what_the_run_would_do_and_writes_nothing(
     people: Path, tmp_path: Path
 ) -> None:
     plan = make_plan(quick(people, tmp_path / "run", embedding_dim=64, ema=0.9))
-    assert (plan["classes"], plan["images"], plan["held_out_images"]) == (8, 72, 16)
+    assert (plan["classes"], plan["images"], plan["held_out_images"]) == (8, 72, 8)
     assert (plan["steps_per_epoch"], plan["steps"]) == (9, 27)
     assert plan["recipe"]["name"] == "laptop" and plan["recipe"]["lr"] == 0.05
     backbone = create_backbone("mobilefacenet", embedding_dim=64, image_size=(32, 32))
@@ -31,6 +31,11 @@ def test_the_plan_says_what_the_run_would_do_and_writes_nothing(
     assert 16 * parameters < plan["memory"] < 16 * parameters + (64 << 20)
     assert plan["seconds"] > 0 and plan["images_per_second"] > 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_that_judge_both_ways_are_held_out_once(people: Path, tmp_path: Path) -> None:
+    plan = make_plan(quick(people, tmp_path / "run", val=str(people)))
+    assert (plan["images"], plan["held_out_images"]) == (80, 80)
 
 
 def test_operations_are_counted_two_for_a_multiplication_and_addition(
