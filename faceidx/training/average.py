@@ -24,11 +24,15 @@ class Average:
     def __init__(self, network: TrainingNetwork, decay: float) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self._decay = decay
-        self._fixed = {n for n, p in network.named_parameters() if not p.requires_grad}
+        shard = getattr(network, "shard", None)
+        # Of a sampled classifier the rows that are drawn learn, as parameters of their own.
+        sampled = set(network.spread_names()) if shard and shard.active else set()
+        every = dict(network.named_parameters())
+        self._fixed = {n for n, p in every.items() if not p.requires_grad} - sampled
         # What does not learn is the network's own, so that it need not be followed.
-        for own, theirs in zip(self.network.parameters(), network.parameters(), strict=True):
-            if not theirs.requires_grad:
-                own.data = theirs.data
+        for name, own in self.network.named_parameters():
+            if name in self._fixed:
+                own.data = every[name].data
 
     @torch.no_grad()
     def follow(self, network: TrainingNetwork, step: int) -> None:

@@ -126,6 +126,15 @@ def _settings(**more: Any) -> tuple[TrainOptions, Recipe]:
     return options, settle_recipe(options, pictures=1000, on_gpu=False)[1]
 
 
+def test_the_average_follows_a_sampled_classifier_too(people: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(quick(people, out, epochs=1, loss="cosface", sample_rate=0.5, ema=0.9))
+    state = load_file(out / run_folder.STATE / "tensors.safetensors")
+    model = load_file(out / run_folder.LAST)
+    assert not np.array_equal(state["network.head.weight"], state["average.head.weight"])
+    assert np.array_equal(model["head.weight"], state["average.head.weight"])
+
+
 def test_auto_spreads_many_classes_over_several_processes_alone() -> None:
     many = job._MANY_CLASSES
     assert spread_head(*_settings(), many, 2)
