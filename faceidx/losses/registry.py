@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import nn
 
 from faceidx.errors import InputError
@@ -22,6 +24,8 @@ COSINE_HEADS: dict[str, tuple[type[CosineHead], float, float]] = {
     "adaface": (AdaFaceHead, 64.0, 0.4),
     "subcenter-arcface": (SubCenterArcFaceHead, 64.0, 0.5),
 }
+# Those whose margin is an angle, in radians.
+_OF_ANGLES = ("arcface", "adaface", "subcenter-arcface")
 # Those whose classes can be spread over processes and sampled.
 SHARDED_HEADS = ("softmax", *COSINE_HEADS)
 HEADS = (*SHARDED_HEADS, "sphereface")
@@ -47,8 +51,14 @@ def create_head(
         margin: None takes the paper's.
 
     Raises:
-        InputError: no such loss, or one that knows no scale, margin or label smoothing.
+        InputError: no such loss, one that knows no scale, margin or label smoothing, or a margin
+            that is no angle where it has to be one.
     """
+    if loss in _OF_ANGLES and margin is not None and margin >= math.pi:
+        raise InputError(
+            f"--margin {margin:g}: that of {loss} is an angle in radians, below pi; "
+            f"{margin:g} degrees are {math.radians(margin):.3g}"
+        )
     if loss in COSINE_HEADS:
         head, usual_scale, usual_margin = COSINE_HEADS[loss]
         return head(

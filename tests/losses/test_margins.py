@@ -231,6 +231,14 @@ def test_a_loss_without_a_margin_says_which_have_one() -> None:
         create_head("softmax", dim=_DIM, classes=_CLASSES, margin=0.3)
 
 
+def test_a_margin_in_degrees_is_refused_where_it_is_an_angle() -> None:
+    """pytorch-metric-learning has them so; as radians they would make every loss 0."""
+    for loss in ("arcface", "adaface", "subcenter-arcface"):
+        with pytest.raises(InputError, match=r"--margin 28.6: .*radians.*; 28.6 degrees are 0.499"):
+            create_head(loss, dim=_DIM, classes=_CLASSES, margin=28.6)
+    create_head("cosface", dim=_DIM, classes=_CLASSES, margin=28.6)
+
+
 def test_lengths_of_a_batch_move_the_statistics_of_adaface_only_in_training() -> None:
     head = create_head("adaface", dim=_DIM, classes=_CLASSES)
     embeddings, labels = _batch(torch.float32)
