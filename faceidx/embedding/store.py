@@ -20,6 +20,7 @@ import numpy as np
 from faceidx.errors import InputError
 from faceidx.files import whole_file
 from faceidx.hdf5 import NewHdf5
+from faceidx.images.keys import folder_of
 
 SUFFIX = ".h5"
 FORMAT = "faceidx-embeddings"
@@ -156,6 +157,15 @@ class EmbeddingFile:
         """Yield (first row, vectors) over the whole file, `rows` rows at a time."""
         for first in range(0, self.count, rows):
             yield first, self.vectors(slice(first, first + rows))
+
+    def identities_left(self) -> list[str]:
+        """Of the pictures that `left` lists, in its order: the file keeps none of them.
+
+        Where every row has the identity that its folder gives it, so have they; else it is unknown.
+        """
+        rows = zip(self.paths(), self.identities(), strict=True)
+        of_folder = bool(self.count) and all(who == folder_of(key) for key, who in rows)
+        return [folder_of(key) if of_folder else "" for key, _ in self.left().reasons()]
 
     def left(self) -> Left:
         """What the file lists as failed or without a face."""

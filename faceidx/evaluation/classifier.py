@@ -16,7 +16,7 @@ from faceidx.embedding.pipeline import PipelineOptions
 from faceidx.embedding.store import EmbeddingFile, is_embeddings, require_same_fingerprint
 from faceidx.errors import InputError
 from faceidx.files import refuse_existing, require_parent
-from faceidx.images.sources import open_source
+from faceidx.images.sources import Picture, open_source
 from faceidx.models.face_model import FaceModel
 from faceidx.models.open import ModelOptions, open_model
 from faceidx.progress import ProgressCallback, silent
@@ -56,6 +56,7 @@ class Labelled:
     """(N, D) float32, not normalised."""
     failed: list[tuple[str, str]]
     """Key and reason."""
+    failed_identities: list[str]
 
 
 def classify_n_way(
@@ -91,9 +92,12 @@ def classify_n_way(
         "threshold": options.threshold,
         "out": options.out,
     }
-    if any(probes.identities):
-        summary |= rank_figures(order, probes.identities, names)
-        summary |= open_set_figures(order, scores, probes.identities, names, options.threshold)
+    order, scores, who = add_missed(
+        order, scores, probes.identities, names, probes.failed_identities
+    )
+    if any(who):
+        summary |= rank_figures(order, who, names)
+        summary |= open_set_figures(order, scores, who, names, options.threshold)
     return summary, first
 
 
@@ -145,6 +149,34 @@ def _check_threshold(threshold: float | None) -> None:
     if math.isnan(threshold):
         raise InputError(told)
     logger.warning("%s", told)
+
+
+def add_missed(
+    order: np.ndarray,
+    scores: np.ndarray,
+    identities: Sequence[str],
+    names: Sequence[str],
+    failed: Sequence[str],
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Add the pictures that could not be read, or show no face, of people whom a classifier knows.
+
+    They are missed (a failure to acquire, ISO/IEC 19795-1): no class is the right one. Those of
+    others count nowhere: that would make the FPIR look better than it is.
+
+    Args:
+        failed: identities of the pictures.
+
+    Returns:
+        `order`, `scores` and `identities` with a row more for each of them.
+    """
+    known = set(names)
+    missed = [who for who in failed if who in known]
+    nothing = (len(missed), order.shape[1])
+    return (
+        np.concatenate([order, np.full(nothing, -1, order.dtype)]),
+        np.concatenate([scores, np.full(nothing, -np.inf, scores.dtype)]),
+        [*identities, *missed],
+    )
 
 
 def rank_figures(
@@ -216,12 +248,21 @@ def _read(options: NWayOptions, model: FaceModel, progress: ProgressCallback) ->
         return _read_file(options.probes, model)
     source = open_source(options.probes, root=options.root)
     embedded = embed_or_warn(source.pictures, model, as_trained(options.pipeline), progress)
+    failed = embedded.left.reasons()
     return Labelled(
         keys=embedded.paths,
         identities=embedded.identities,
         raw=embedded.raw(),
-        failed=embedded.left.reasons(),
+        failed=failed,
+        failed_identities=identities_of(source.pictures, failed),
     )
+
+
+def identities_of(pictures: Sequence[Picture], failed: Sequence[tuple[str, str]]) -> list[str]:
+    """Who is on the pictures that failed, given with key and reason."""
+    keys = {key for key, _ in failed}
+    who = {p.key: p.identity for p in pictures if p.key in keys} if keys else {}
+    return [who.get(key, "") for key, _ in failed]
 
 
 def _read_file(path: Path, model: FaceModel) -> Labelled:
@@ -238,6 +279,7 @@ def _read_file(path: Path, model: FaceModel) -> Labelled:
             identities=file.identities(),
             raw=file.vectors() * file.norms()[:, None],
             failed=file.left().reasons(),
+            failed_identities=file.identities_left(),
         )
 
 

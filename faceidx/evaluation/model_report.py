@@ -9,7 +9,14 @@ from typing import Any
 from faceidx.embedding.photos import embed_or_warn
 from faceidx.embedding.pipeline import PipelineOptions
 from faceidx.errors import InputError
-from faceidx.evaluation.classifier import as_trained, class_names, rank_figures, top_classes
+from faceidx.evaluation.classifier import (
+    add_missed,
+    as_trained,
+    class_names,
+    identities_of,
+    rank_figures,
+    top_classes,
+)
 from faceidx.evaluation.folds import Folds
 from faceidx.evaluation.verdict import DEFAULT_TARGETS, MissingPolicy, VerifyOptions
 from faceidx.evaluation.verification import verify_pairs
@@ -90,12 +97,15 @@ def _classifier(options: EvalOptions, data: Path, progress: ProgressCallback) ->
     names = class_names(model)
     source = open_source(data)
     embedded = embed_or_warn(source.pictures, model, as_trained(options.pipeline), progress)
-    order, _ = top_classes(model, embedded.raw(), 5)
-    figures = rank_figures(order, embedded.identities, names)
-    known = set(names)
+    failed = embedded.left.reasons()
+    order, scores = top_classes(model, embedded.raw(), 5)
+    order, _, who = add_missed(
+        order, scores, embedded.identities, names, identities_of(source.pictures, failed)
+    )
+    known = {*names, ""}
     return {
         "images": len(source.pictures),
-        "failed": len(embedded.left.reasons()),
+        "failed": len(failed),
         "unknown_identities": sum(i not in known for i in embedded.identities),
-        **figures,
+        **rank_figures(order, who, names),
     }

@@ -12,7 +12,6 @@ import numpy as np
 from faceidx.embedding.store import EmbeddingFile, Origin, require_one_model
 from faceidx.gallery.folder import Gallery
 from faceidx.gallery.unit import require_dim, to_unit
-from faceidx.images.keys import folder_of
 from faceidx.progress import Progress, ProgressCallback
 
 _BLOCK_ROWS = 4096
@@ -59,25 +58,17 @@ def probes_of_file(file: EmbeddingFile) -> Probes:
 
 
 def every_probe_of_file(file: EmbeddingFile) -> Probes:
-    """The rows of a file, and after them the pictures that it lists as failed or without a face.
-
-    Of those the file keeps no identity. Where every row has the identity that its folder gives
-    it, so have they; else it is not known.
-    """
+    """The rows of a file, and after them the pictures that it lists as failed or without a face."""
     rows = probes_of_file(file)
     left = [key for key, _ in file.left().reasons()]
     if not left:
         return rows
-    of_folder = all(
-        who == folder_of(key) for key, who in zip(rows.keys, rows.identities, strict=True)
-    )
-    named = [folder_of(key) if of_folder and file.count else "" for key in left]
     # A row of NaN cannot be searched, so the picture comes out as a probe without an answer.
     nothing = np.full((len(left), file.dim), np.nan, np.float32)
     return replace(
         rows,
         keys=[*rows.keys, *left],
-        identities=[*rows.identities, *named],
+        identities=[*rows.identities, *file.identities_left()],
         blocks=chain(rows.blocks, [(file.count, nothing)]),
     )
 

@@ -49,6 +49,29 @@ def test_the_answer_of_a_classifier_has_every_figure(
     assert set(result["fnir"]) == set(result["fpir"]) == {"value", "errors", "trials"}
 
 
+def test_a_picture_of_somebody_known_that_cannot_be_read_is_missed(
+    run_cli: RunCli, fake_model_file: Path, tmp_path: Path
+) -> None:
+    photos, file = tmp_path / "photos", tmp_path / "photos.h5"
+    for number, name in enumerate(("anna", "anna", "stranger", "stranger")):
+        draw(photos / name / f"{number}.png", seed=number)
+    draw(photos / "nobody.png", seed=9)
+    model = ("--model", fake_model_file)
+    whole = run_cli.json("classify", photos, *model, "--threshold", "0")
+    for number, name in enumerate(("anna", "stranger")):
+        (photos / name / f"{2 * number}.png").write_text("no picture")
+    judged = run_cli.json("eval", *model, "--data", photos)["classifier"]
+    run_cli("embed", photos, *model, "--out", file)
+    for probes in (photos, file):
+        told = run_cli.json("classify", probes, *model, "--threshold", "0")
+        assert told["fnir"]["trials"] == 2 and told["fnir"]["errors"] >= 1
+        assert (whole["fpir"]["trials"], told["fpir"]["trials"]) == (2, 1)
+        for rank in ("rank1", "rank5"):
+            assert told[rank]["trials"] == 2 and told[rank]["errors"] >= 1
+            assert told[rank] == judged[rank]
+    assert (judged["failed"], judged["unknown_identities"]) == (2, 1)  # not whom nobody named
+
+
 @pytest.mark.parametrize(("threshold", "code"), [("1.5", 0), ("-0.1", 0), ("nan", 2)])
 def test_a_threshold_that_is_no_probability_is_told(
     run_cli: RunCli, pictures: Path, fake_model_file: Path, threshold: str, code: int
