@@ -84,6 +84,13 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
     name, recipe = settle_recipe(options, pictures=pictures, on_gpu=hardware.on_gpu, fixed=fixed)
     _require_known_names(recipe)
     _require_what_options_are_about(options, recipe)
+    if recipe.warmup_epochs >= recipe.epochs:
+        logger.warning(
+            "the rate rises for %g epochs, of which there are %d, and never falls; give a smaller "
+            "--warmup-epochs, or more epochs",
+            recipe.warmup_epochs,
+            recipe.epochs,
+        )
     side = recipe.image_size
     preprocessing = Preprocessing(image_size=(side, side), color="rgb", mean=_MEAN, std=_STD)
     record = start.content.record if start.content else None
@@ -104,6 +111,7 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
     )
     data = load_data(options, found, start.classes, start.split_seed(options.seed), bank)
     _warn_of_judges_seen_before(options, start, found.names, data)
+    _warn_of_people_unlearned(start.classes, data)
     _warn_of_losses_that_never_come_in(options, recipe, data)
     recipe.batch_size = min(recipe.batch_size, len(data.rows))
     if hardware.processes > len(data.rows):
@@ -262,6 +270,18 @@ def _warn_of_judges_seen_before(
                 len(people),
                 options.from_model,
             )
+
+
+def _warn_of_people_unlearned(classes: Sequence[str] | None, data: TrainingData) -> None:
+    """Say how many people of a kept classifier nothing is there of."""
+    absent = len(classes or ()) - len(np.unique(data.labels))
+    if classes and absent:
+        logger.warning(
+            "%d of %d people of the classifier of --from have no picture to train on; it unlearns "
+            "them, which nothing here judges",
+            absent,
+            len(classes),
+        )
 
 
 def _require_work_for_norms(recipe: Recipe, sync_bn: str, processes: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -328,6 +329,30 @@ def test_continue_keeps_scale_and_margin_of_a_margin_loss(people: Path, tmp_path
         options = quick(people, tmp_path / "run", margin=given, **more)
         recipe = settle_job(options, settle_hardware(options), lambda _: None).recipe
         assert (recipe.loss, recipe.scale, recipe.margin) == ("cosface", 16.0, margin)
+
+
+def test_people_of_a_kept_classifier_whom_the_data_lack_are_told_of(
+    people: Path, unbroken: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fewer = shutil.copytree(people, tmp_path / "fewer")
+    for number in (0, 3, 5):
+        shutil.rmtree(fewer / f"person_{number:02}")
+    for data in (people, fewer):
+        caplog.clear()
+        options = quick(data, tmp_path / "run", from_model=unbroken / "model.safetensors")
+        settle_job(options, settle_hardware(options), lambda _: None)
+        told = "3 of 8 people of the classifier of --from have no picture" in caplog.text
+        assert told == (data is fewer)
+
+
+def test_a_warm_up_that_lasts_the_whole_run_is_told_of(
+    people: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for epochs in (2, 1):
+        assert "never falls" not in caplog.text
+        options = quick(people, tmp_path / "run", epochs=epochs, warmup_epochs=1.0)
+        settle_job(options, settle_hardware(options), lambda _: None)
+    assert "the rate rises for 1 epochs, of which there are 1, and never falls" in caplog.text
 
 
 def test_a_model_to_start_from_is_never_replaced_by_the_run(
