@@ -95,6 +95,7 @@ class TrainingData:
     def digests(self) -> dict[str, str]:
         """What must be as it was for a run to go on, each with what it says of the data."""
         digests = {"data": self.digest, "classes": digest_of(self.class_names)}
+        digests["split"] = self.trained_on  # which hangs on the model to start from too
         if self.validation.digest:
             digests["val"] = self.validation.digest
         if self.pairs:

@@ -32,6 +32,7 @@ _FINISHED = "holds a finished run; give --overwrite to train anew"
 _DATA = {
     "data_digest": "pictures or identities of DATA have changed",
     "classes_digest": "the people to tell apart have changed",
+    "split_digest": "the pictures to train on are others, as of a --from that was replaced,",
     "val_digest": "pictures or identities of --val have changed",
     "pairs_digest": "the pairs of --pairs whose pictures are there have changed",
 }

@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -335,6 +336,25 @@ def test_people_held_out_whom_a_model_to_finetune_was_trained_on_are_told_of(
     assert "held out" not in caplog.text
     _loaded(people, tmp_path / "second", seed=6, **more)
     assert "of 4 people held out are people that --from" in caplog.text
+
+
+def test_a_run_does_not_go_on_where_its_model_was_replaced_by_one_that_held_out_others(
+    tmp_path: Path,
+) -> None:
+    people = paint_people(tmp_path / "people", 6, 6)
+    first = quick(people, tmp_path / "first", epochs=1, val="0.3", seed=5)
+    train(first)
+    more = {"epochs": 2, "val": "0.3", **_from(first.out)}
+
+    def stop(p: Progress) -> None:
+        if p.stage == "train":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(quick(people, tmp_path / "second", **more), stop)
+    train(replace(first, seed=6, overwrite=True))
+    with pytest.raises(InputError, match="others, as of a --from that was replaced, since"):
+        train(quick(people, tmp_path / "second", **more))
 
 
 def _from(run: Path) -> dict[str, object]:
