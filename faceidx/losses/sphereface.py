@@ -30,7 +30,8 @@ class SphereFaceHead(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(N, D) embeddings and (N,) labels to the mean loss and (N, classes) logits, no margin."""
         loss = self.angle(embeddings, labels, self.weight)
-        with torch.no_grad():
+        # In float32 as the loss is: rounded logits make more of the classes alike.
+        with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
             directions = F.normalize(at_least_float32(self.weight))
             logits = F.linear(at_least_float32(embeddings), directions)
         return loss, logits

@@ -78,10 +78,13 @@ def test_under_autocast_the_loss_stays_in_float32() -> None:
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_every_head_of_the_registry_gives_a_loss_and_logits(name: str) -> None:
-    loss, logits = create_head(name, dim=3, classes=4)(_EMBEDDINGS, _LABELS)
+@pytest.mark.parametrize("enabled", [False, True], ids=["plain", "autocast"])
+def test_every_head_of_the_registry_gives_a_loss_and_logits(name: str, enabled: bool) -> None:
+    with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        loss, logits = create_head(name, dim=3, classes=4)(_EMBEDDINGS, _LABELS)
     assert loss.shape == ()
     assert logits.shape == (5, 4)
+    assert loss.dtype == logits.dtype == torch.float32
 
 
 def test_every_auxiliary_loss_of_the_registry_can_be_built_and_has_a_weight() -> None:
