@@ -27,6 +27,9 @@ class CenterLoss(nn.Module):
     """
 
     centers: torch.Tensor
+    view_dim: int | None = None
+    """Where embeddings are made of views of so many numbers each, as in `cosine.CosineHead`: a view
+    of zeros was not looked at, so it is no place to pull a centre to."""
 
     def __init__(self, dim: int, classes: int, alpha: float = 0.5) -> None:
         super().__init__()
@@ -37,6 +40,8 @@ class CenterLoss(nn.Module):
         """(N, D) embeddings and (N,) labels to the loss; in training the centres then move."""
         embeddings = embeddings.float()
         distances = embeddings - self.centers[labels]
+        if self.view_dim:
+            distances = distances * self._looked_at(embeddings)
         loss = distances.square().sum(1).mean() / 2
         if self.training:
             self._move(embeddings.detach(), labels)
@@ -46,9 +51,19 @@ class CenterLoss(nn.Module):
     def _move(self, embeddings: torch.Tensor, labels: torch.Tensor) -> None:
         embeddings, labels = gather_rows(embeddings), gather_rows(labels)
         seen, rows, counts = labels.unique(return_inverse=True, return_counts=True)
+        counts = counts.unsqueeze(1)
+        apart = self.centers[labels] - embeddings
         steps = torch.zeros(len(seen), self.centers.shape[1], device=embeddings.device)
-        steps.index_add_(0, rows, self.centers[labels] - embeddings)
+        if self.view_dim:
+            looked = self._looked_at(embeddings)
+            apart = apart * looked
+            counts = torch.zeros_like(steps).index_add_(0, rows, looked.to(steps))
+        steps.index_add_(0, rows, apart)
         # Not in place: the loss's graph may still hold the centres that it was computed with.
-        self.centers = self.centers.index_add(
-            0, seen, steps / (1 + counts).unsqueeze(1), alpha=-self.alpha
-        )
+        self.centers = self.centers.index_add(0, seen, steps / (1 + counts), alpha=-self.alpha)
+
+    def _looked_at(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """(N, D) bool: what of (N, D) embeddings is of views that were looked at."""
+        assert self.view_dim is not None
+        views = embeddings.detach().split(self.view_dim, 1)
+        return torch.cat([view.any(1, keepdim=True).expand_as(view) for view in views], dim=1)

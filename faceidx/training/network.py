@@ -13,6 +13,7 @@ from torch import nn
 from faceidx.errors import InputError
 from faceidx.images.preprocess import Preprocessing
 from faceidx.losses.angle import AngleLoss
+from faceidx.losses.center import CenterLoss
 from faceidx.losses.cosine import CosineHead
 from faceidx.losses.registry import COSINE_HEADS, create_auxiliary, create_head
 from faceidx.losses.scoring_head import ScoringHead
@@ -267,8 +268,9 @@ def build_network(
         head = create_head(recipe.loss, classes=classes, **options)
     else:
         head = create_shard(recipe.loss, rows=rows, **options)
+    view_dim = getattr(backbone, "view_dim", None)
     if isinstance(head, CosineHead):
-        head.view_dim = getattr(backbone, "view_dim", None)
+        head.view_dim = view_dim
     # What a backbone does not learn the classifier does not look at.
     learned = getattr(backbone, "learned_dim", recipe.embedding_dim)
     with torch.no_grad():
@@ -286,6 +288,8 @@ def build_network(
         name: create_auxiliary(name, dim=recipe.embedding_dim, classes=classes)
         for name in recipe.aux
     }
+    if isinstance(center := auxiliaries.get("center"), CenterLoss):
+        center.view_dim = view_dim
     shard = ClassShard(cast(ScoringHead, head), rows, recipe.sample_rate) if rows else None
     network = TrainingNetwork(backbone, head, auxiliaries, preprocessing, shard)
     for module in network.modules():

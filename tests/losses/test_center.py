@@ -86,6 +86,21 @@ def test_centres_reach_the_mean_of_embeddings_that_stand_still() -> None:
     torch.testing.assert_close(loss.centers[3], embeddings[rows].mean(0))
 
 
+def test_views_that_were_not_looked_at_neither_pull_nor_are_pulled() -> None:
+    """As of the hybrid, whose networks see half of the pictures each: they halved the centres."""
+    loss = CenterLoss(4, 2)
+    loss.view_dim = 2
+    views = torch.tensor([[1.0, -3.0, 0.0, 0.0], [0.0, 0.0, 2.0, 5.0]], requires_grad=True)
+    for _ in range(60):
+        value = loss(views, torch.zeros(2, dtype=torch.int64))
+    torch.testing.assert_close(loss.centers, torch.tensor([[1.0, -3.0, 2.0, 5.0], [0.0] * 4]))
+    assert value.item() == pytest.approx(0, abs=1e-5)
+    with torch.no_grad():
+        views[0, 0] += 1
+    loss(views, torch.zeros(2, dtype=torch.int64)).backward()
+    torch.testing.assert_close(views.grad, torch.tensor([[0.5, 0, 0, 0], [0, 0, 0, 0]]))
+
+
 def test_centres_are_kept_in_the_state_but_are_no_parameters() -> None:
     loss = _loss()
     assert list(loss.parameters()) == []

@@ -10,7 +10,7 @@ from torch import nn
 
 from faceidx.images.preprocess import Preprocessing
 from faceidx.losses.angle import AngleLoss
-from faceidx.training.network import Start, build_network
+from faceidx.training.network import Start, TrainingNetwork, build_network
 from faceidx.training.options import Recipe
 from faceidx.training.step import learn
 
@@ -103,9 +103,17 @@ def test_fp16_skips_a_step_that_overflows_and_scales_down(overflow: str, clip: f
         assert (plain.layer.weight.detach() != before).any()
 
 
-def test_the_annealing_counts_batches_however_many_parts_they_come_in() -> None:
-    recipe = _recipe(accumulate=4, loss="sphereface", aux=("angle",), image_size=32)
+def _network(recipe: Recipe) -> TrainingNetwork:
     usual = Preprocessing(image_size=(32, 32), color="rgb", mean=(0.5,) * 3, std=(0.5,) * 3)
-    network = build_network(recipe, Start(stage="pretrain"), usual, classes=3)
+    return build_network(recipe, Start(stage="pretrain"), usual, classes=3)
+
+
+def test_the_annealing_counts_batches_however_many_parts_they_come_in() -> None:
+    network = _network(_recipe(accumulate=4, loss="sphereface", aux=("angle",), image_size=32))
     parts = [module.parts for module in network.modules() if isinstance(module, AngleLoss)]
     assert parts == [4, 4]
+
+
+def test_head_and_centres_know_what_a_hybrid_looked_at() -> None:
+    network = _network(_recipe(arch="hybrid", embedding_dim=30, loss="cosface", aux=("center",)))
+    assert network.head.view_dim == network.auxiliaries["center"].view_dim == 2
