@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from faceidx.losses.cosine import at_least_float32
+from faceidx.losses.cosine import at_least_float32, views_looked_at
 
 # Annealing of the authors' code (github: wy1iu/sphereface, margin_inner_product_layer):
 # lambda = max(LAMBDA_MIN, LAMBDA_BASE / (1 + LAMBDA_GAMMA * step)).
@@ -27,6 +27,9 @@ class AngleLoss(nn.Module):
     """
 
     step: torch.Tensor
+    view_dim: int | None = None
+    """Where embeddings are made of views, as in `cosine.CosineHead`: while training each has its
+    own angle, as an embedding with views of zeros can come no nearer to any class."""
 
     def __init__(self, margin: int = 4) -> None:
         super().__init__()
@@ -48,8 +51,13 @@ class AngleLoss(nn.Module):
     def _loss(
         self, embeddings: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor
     ) -> torch.Tensor:
-        lengths = embeddings.norm(dim=1, keepdim=True)
-        cosines = F.linear(F.normalize(embeddings), F.normalize(weight)).clamp(-1, 1)
+        if self.view_dim and self.training:
+            views = list(views_looked_at(embeddings, weight, self.view_dim))
+            labels = torch.cat([labels[looked] for looked, _, _ in views])
+        else:
+            views = [(labels, embeddings, weight)]
+        lengths = torch.cat([view.norm(dim=1, keepdim=True) for _, view, _ in views])
+        cosines = torch.cat([_cosines(view, part) for _, view, part in views])
         target = cosines.gather(1, labels[:, None])
         blend = self.annealed_lambda()
         margined = (blend * target + _psi(target, self.margin)) / (1 + blend)
@@ -60,6 +68,10 @@ class AngleLoss(nn.Module):
         """The present lambda, a scalar tensor."""
         batches = (self.step + self.parts - 1) // self.parts
         return (LAMBDA_BASE / (1 + LAMBDA_GAMMA * batches)).clamp(min=LAMBDA_MIN)
+
+
+def _cosines(embeddings: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return F.linear(F.normalize(embeddings), F.normalize(weight)).clamp(-1, 1)
 
 
 def _psi(cosine: torch.Tensor, margin: int) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -75,11 +75,10 @@ class CosineHead(ScoringHead):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The mean loss of all views, and each embedding's mean logits."""
         cosines, lengths, places = [], [], []
-        for view, weight in zip(embeddings.split(dim, 1), self.weight.split(dim, -1), strict=True):
-            looked = view.detach().any(1).nonzero().squeeze(1)
-            cosines.append(self.scores(view[looked], {"weight": weight}))
+        for looked, view, weight in views_looked_at(embeddings, self.weight, dim):
+            cosines.append(self.scores(view, {"weight": weight}))
             # All that margins see of an embedding; the last view may have fewer numbers.
-            lengths.append(view[looked].norm(dim=1, keepdim=True))
+            lengths.append(view.norm(dim=1, keepdim=True))
             places.append(looked)
         every, place = torch.cat(cosines), torch.cat(places)
         loss = self._loss(every, torch.cat(lengths), labels[place])
@@ -92,6 +91,20 @@ class CosineHead(ScoringHead):
         with torch.autocast(embeddings.device.type, enabled=False):
             weight = F.normalize(at_least_float32(rows["weight"]), dim=-1)
             return F.linear(F.normalize(embeddings), weight).clamp(-1, 1)
+
+
+def views_looked_at(
+    embeddings: torch.Tensor, weight: torch.Tensor, dim: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Cut embeddings that are made of views, of `dim` numbers each, into these.
+
+    Yields:
+        Of each view the (n,) places of the embeddings that have it, (n, dim) of it, and its part of
+        the (..., D) weight.
+    """
+    for view, part in zip(embeddings.split(dim, 1), weight.split(dim, -1), strict=True):
+        looked = view.detach().any(1).nonzero().squeeze(1)
+        yield looked, view[looked], part
 
 
 def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:

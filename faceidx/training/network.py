@@ -268,9 +268,6 @@ def build_network(
         head = create_head(recipe.loss, classes=classes, **options)
     else:
         head = create_shard(recipe.loss, rows=rows, **options)
-    view_dim = getattr(backbone, "view_dim", None)
-    if isinstance(head, CosineHead):
-        head.view_dim = view_dim
     # What a backbone does not learn the classifier does not look at.
     learned = getattr(backbone, "learned_dim", recipe.embedding_dim)
     with torch.no_grad():
@@ -288,13 +285,13 @@ def build_network(
         name: create_auxiliary(name, dim=recipe.embedding_dim, classes=classes)
         for name in recipe.aux
     }
-    if isinstance(center := auxiliaries.get("center"), CenterLoss):
-        center.view_dim = view_dim
     shard = ClassShard(cast(ScoringHead, head), rows, recipe.sample_rate) if rows else None
     network = TrainingNetwork(backbone, head, auxiliaries, preprocessing, shard)
     for module in network.modules():
         if isinstance(module, AngleLoss):
             module.parts = min(recipe.accumulate, recipe.batch_size)
+        if isinstance(module, (CosineHead, CenterLoss, AngleLoss)):
+            module.view_dim = getattr(backbone, "view_dim", None)
     return network
 
 

@@ -70,6 +70,19 @@ def test_value_and_gradient_are_those_of_the_formula(step: int, margin: int) -> 
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+def test_each_view_of_an_embedding_has_an_angle_of_its_own() -> None:
+    """With the zeros of a view that was not looked at, a picture is far from its own class."""
+    embeddings, labels, weight = _batch()
+    views = torch.cat([embeddings, torch.zeros_like(embeddings)], dim=1)
+    views[8:] = views[8:].roll(_DIM, dims=1)  # the second half is seen by the other network
+    loss = _at_step(10**6).train()
+    loss.view_dim = _DIM
+    value = loss(views, labels, torch.cat([weight, weight], dim=1))
+    assert value.item() == pytest.approx(
+        _naive(embeddings, labels, weight, 4, LAMBDA_MIN).item(), rel=1e-5
+    )
+
+
 def test_half_precision_costs_no_more_than_the_rounding_of_the_input() -> None:
     embeddings, labels, weight = _batch(torch.bfloat16)
     value = _at_step(10**6)(embeddings, labels, weight)

@@ -114,6 +114,8 @@ def test_the_annealing_counts_batches_however_many_parts_they_come_in() -> None:
     assert parts == [4, 4]
 
 
-def test_head_and_centres_know_what_a_hybrid_looked_at() -> None:
-    network = _network(_recipe(arch="hybrid", embedding_dim=30, loss="cosface", aux=("center",)))
-    assert network.head.view_dim == network.auxiliaries["center"].view_dim == 2
+def test_head_and_auxiliary_losses_know_what_a_hybrid_looked_at() -> None:
+    both = ("center", "angle")
+    network = _network(_recipe(arch="hybrid", embedding_dim=30, loss="cosface", aux=both))
+    judges = [network.head, *network.auxiliaries.values()]
+    assert [judge.view_dim for judge in judges] == [2, 2, 2]
