@@ -133,13 +133,21 @@ def measure(title: str, folder: Path, model: Path, detector: Path, mode: str) ->
         )
 
 
-def main() -> None:
+def given_files() -> tuple[Path, Path, Path] | None:
+    """Folder, model and detector of the command line, or those at hand; None where one is not."""
     folder, model, detector = (
         map(Path, sys.argv[1:4]) if len(sys.argv) > 3 else (FOLDER, MODEL, DETECTOR)
     )
-    if not (folder.is_dir() and model.is_file() and detector.is_file()):
-        print(f"skipped: {folder}, {model} or {detector} is not there; give FOLDER MODEL DETECTOR")
+    if folder.is_dir() and model.is_file() and detector.is_file():
+        return folder, model, detector
+    print(f"skipped: {folder}, {model} or {detector} is not there; give FOLDER MODEL DETECTOR")
+    return None
+
+
+def main() -> None:
+    if (given := given_files()) is None:
         return
+    folder, model, detector = given
     with tempfile.TemporaryDirectory() as copied:
         for copy in range(COPIES):
             # Not a link to the folder: the same folder is never entered twice.

@@ -8,14 +8,13 @@ Of all pairs the AUC, and the mean cosine of genuine pairs.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
-from detect import DETECTOR, FOLDER, MODEL, PRESET
+from detect import PRESET, given_files
 from sklearn.metrics import roc_auc_score
 
 from faceidx.embedding.embed import EmbedOptions, embed
@@ -79,15 +78,11 @@ def measure(name: str, turn: Turn, folder: Path, model: Path, detector: Path, se
 
 
 def main() -> None:
-    folder, model, detector = (
-        map(Path, sys.argv[1:4]) if len(sys.argv) > 3 else (FOLDER, MODEL, DETECTOR)
-    )
-    if not (folder.is_dir() and model.is_file() and detector.is_file()):
-        print(f"skipped: {folder}, {model} or {detector} is not there; give FOLDER MODEL DETECTOR")
+    if (given := given_files()) is None:
         return
     for name, turn in KINDS.items():
         for seed in (1, 2):
-            measure(name, turn, folder, model, detector, seed)
+            measure(name, turn, *given, seed)
 
 
 if __name__ == "__main__":

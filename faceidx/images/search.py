@@ -58,6 +58,8 @@ def find_faces(
         whole = wanted._replace(min_face=least)
         turned = {q: _found(photo, _Turned(detector, q), whole) for q in (1, 2, 3)}
         quarters, found = max({0: found, **turned}.items(), key=lambda each: _surest(each[1]))
+    order = np.lexsort((-found.scores, -_worth(found, photo.size, mode)))
+    found = found.take(order if mode == "all" else order[:1])
     return looked_at_again(photo, detector, found, quarters)
 
 
@@ -74,6 +76,7 @@ class _Wanted(NamedTuple):
 
 
 def _found(photo: Photo, detector: Detector | _Turned, wanted: _Wanted) -> Detections:
+    """All faces that are seen until none that would be chosen can still be found, in no order."""
     mode, min_face, min_score = wanted
     found, before = NO_DETECTIONS, 1.0
     for scale in _scales(photo.size, min_face):
@@ -86,9 +89,7 @@ def _found(photo: Photo, detector: Detector | _Turned, wanted: _Wanted) -> Detec
             and max(_worth(found, photo.size, mode), default=0) >= (_SURE / scale) ** 2
         ):
             break
-    found = found.take(np.flatnonzero(found.boxes[:, 2:].max(axis=1, initial=0) >= min_face))
-    order = np.lexsort((-found.scores, -_worth(found, photo.size, mode)))
-    return found.take(order if mode == "all" else order[:1])
+    return found.take(np.flatnonzero(found.boxes[:, 2:].max(axis=1, initial=0) >= min_face))
 
 
 class _Turned(NamedTuple):

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
 import pytest
 
-from faceidx.images.detect import Detections, Detector, open_detector
+from faceidx.images.detect import NO_DETECTIONS, Detections, Detector, open_detector
 from faceidx.images.photo import Photo
 from faceidx.images.search import OVERVIEW, find_faces
 from faceidx.images.second_look import turned_back
@@ -201,6 +202,43 @@ def test_all_faces_of_a_photo_that_lies_on_its_side_or_head(
     expected = turned_back(found.landmarks, quarters, photo.shape[:2])
     for places, wanted, box in zip(expected, upright.landmarks, upright.boxes, strict=True):
         assert np.linalg.norm(places - wanted, axis=1).mean() < 0.03 * box[3]
+
+
+class _OfTwo:
+    """Sees a large face unsurely, and a small one surely and, turned, as well; upright is green."""
+
+    def find(self, picture: np.ndarray, min_score: float) -> Detections:
+        length = picture.shape[0] / 8
+        large, small = (
+            (length, length, 4 * length, 4 * length),
+            (6 * length, length, length, length),
+        )
+        faces = [(large, 0.8), (small, 0.95)] if picture[2, 2, 1] > 200 else [(small, 0.85)]
+        boxes, scores = zip(*faces, strict=True)
+        return Detections(
+            np.array(boxes, np.float32),
+            np.zeros((len(faces), 5, 2), np.float32),
+            np.array(scores, np.float32),
+        )
+
+    def find_in_each(
+        self, pictures: np.ndarray, min_score: float, *, apart: bool = True
+    ) -> list[Detections]:
+        return [NO_DETECTIONS] * len(pictures)
+
+
+def test_an_unsure_face_beside_a_sure_one_makes_no_photo_that_lies() -> None:
+    photo = np.zeros((400, 400, 3), np.uint8)
+    photo[:40, :40, 1] = 255
+    found = find_faces(
+        Photo(as_jpeg(photo), overview=OVERVIEW),
+        cast(Detector, _OfTwo()),
+        mode="largest",
+        min_face=16,
+        min_score=0.7,
+    )
+    assert found.scores.tolist() == pytest.approx([0.8])
+    assert found.boxes[0] == pytest.approx([50, 50, 200, 200])
 
 
 def test_places_are_turned_back_as_pictures_are() -> None:
