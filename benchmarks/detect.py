@@ -23,7 +23,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnxruntime
 
 from faceidx.embedding.embed import EmbedOptions, embed
 from faceidx.embedding.pipeline import PipelineOptions
@@ -44,6 +43,8 @@ LARGE, LARGE_SHAPE = 24, (3000, 4000)
 
 def one_by_one(paths: list[Path], model: Path, detector: Path) -> list[np.ndarray | None]:
     """A unit row a photo, None where no face was found."""
+    import onnxruntime  # once faceidx has kept it from telling of its use
+
     network = cv2.FaceDetectorYN.create(str(detector), "", (320, 320), 0.7)
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name

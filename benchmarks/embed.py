@@ -26,9 +26,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 import torch
 
 from faceidx.embedding.embed import EmbedOptions, embed
@@ -45,6 +45,9 @@ from faceidx.models.open import ModelOptions
 from faceidx.models.record import ModelRecord
 from faceidx.models.registry import create_backbone
 from faceidx.models.torch_model import normalize_pictures
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 BATCH = 32
@@ -67,6 +70,8 @@ def main() -> None:
 
 
 def compare(name: str, folder: Path, temporary: Path, runs: int) -> None:
+    import onnxruntime  # once faceidx has kept it from telling of its use
+
     paths = sorted(folder.rglob("*.jpg"))[: PICTURES[name]]
     listed = temporary / "pictures.txt"
     listed.write_text("".join(f"{path.relative_to(folder)}\n" for path in paths))

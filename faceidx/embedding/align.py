@@ -28,6 +28,7 @@ from faceidx.errors import InputError, JobError
 from faceidx.escape import write_csv
 from faceidx.files import (
     refuse_existing,
+    remove_folder,
     remove_leftovers,
     require_parent,
     take_the_place,
@@ -110,9 +111,11 @@ def align(options: AlignOptions, progress: ProgressCallback = silent) -> dict[st
             records, resumed, named = _make(folder, source.pictures, prepare, options, progress)
             counts = _counted(records)
             if not counts.faces:
+                reason = next(_rows(records))["reason"]
+                remove_folder(folder, beside=options.out)
                 raise JobError(
                     f"{options.images}: no face in any of {len(source.pictures)} pictures; the "
-                    f"first: {next(_rows(records))['reason']}"
+                    f"first: {reason}"
                 )
             _finish(folder, records, {**settings, "template": prepare.template})
             if options.sheet:

@@ -134,6 +134,8 @@ def test_interrupted_work_goes_on_and_ends_like_an_unbroken_one(
             align(_options(photos, out, detector))
         assert not out.exists()
         assert (tmp_path / "faces.partial").is_dir()
+        with pytest.raises(InputError, match="detect was largest, now all"):
+            align(_options(photos, out, detector, detect="all"))
     monkeypatch.setattr(module, "write_crop", written)
     result = align(_options(photos, out, detector))
     assert result["resumed"] == {0: 0, 1: 0, 2: 4, 3: 0}[after]
@@ -292,14 +294,15 @@ def test_a_link_as_output_stays_and_what_it_leads_to_is_made(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["disk", "faces", photos.name]
 
 
-def test_no_face_at_all_is_a_failed_job_and_other_options_do_not_go_on(
+def test_no_face_at_all_is_a_failed_job_with_nothing_to_go_on_with(
     tmp_path: Path, detector: Detector
 ) -> None:
     draw_marked(tmp_path / "photos" / "none.png")
     out = tmp_path / "faces"
     with pytest.raises(JobError, match=r"no face in any of 1 pictures; the first: no face was"):
         align(_options(tmp_path / "photos", out, detector))
-    with pytest.raises(InputError, match="detect was largest, now all"):
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+    with pytest.raises(JobError, match="no face in any"):
         align(_options(tmp_path / "photos", out, detector, detect="all"))
 
 
