@@ -35,7 +35,6 @@ from faceidx.embedding.embed import EmbedOptions, embed
 from faceidx.embedding.store import EmbeddingFile
 from faceidx.images.decode import decode
 from faceidx.images.preprocess import PRESETS, Preprocessing, Triple
-from faceidx.images.workers import usable_cores
 from faceidx.models.choose import choose_model
 from faceidx.models.engines import natural
 from faceidx.models.export import ExportOptions, export
@@ -45,6 +44,7 @@ from faceidx.models.open import ModelOptions
 from faceidx.models.record import ModelRecord
 from faceidx.models.registry import create_backbone
 from faceidx.models.torch_model import normalize_pictures
+from faceidx.resources import usable_cores
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -27,6 +27,7 @@ _BASE = {
     "escape",
     "progress",
     "processes",
+    "resources",
     "tables",
     "threads",
     "versions",

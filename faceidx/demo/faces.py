@@ -6,7 +6,6 @@ set can be drawn again.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -26,6 +25,7 @@ from faceidx.demo.traits import Colour, Traits, draw_person
 from faceidx.errors import InputError, JobError
 from faceidx.files import whole_folder
 from faceidx.progress import Progress, ProgressCallback, silent
+from faceidx.resources import usable_cores
 
 __all__ = ["Traits", "draw_face", "draw_person", "write_people"]
 
@@ -190,7 +190,7 @@ def write_people(
         )
     total = people * pictures
     if processes is None:
-        processes = (os.cpu_count() or 1) if total >= _WORTH_PROCESSES else 1
+        processes = usable_cores() if total >= _WORTH_PROCESSES else 1
     numbers = range(first + 1, first + people + 1)
     keys: list[str] = []
     with whole_folder(folder) as unfinished:

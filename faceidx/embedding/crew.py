@@ -23,9 +23,9 @@ from faceidx.embedding.roll import Named, News
 from faceidx.embedding.shards import Committer, find_shard, name_shard
 from faceidx.embedding.store import Origin
 from faceidx.errors import FaceidxError, JobError
-from faceidx.images.workers import usable_cores
 from faceidx.models.face_model import FaceModel
 from faceidx.progress import ProgressCallback, silent
+from faceidx.resources import usable_cores
 
 _MORE = "more"
 

@@ -13,11 +13,11 @@ from faceidx.embedding.devices import make_on
 from faceidx.embedding.feeders import can_feed, make_by_feeders
 from faceidx.embedding.pipeline import Waiting
 from faceidx.embedding.roll import Named, News
-from faceidx.images.workers import usable_cores
 from faceidx.models.device import all_devices
 from faceidx.models.face_model import FaceModel
 from faceidx.models.open import ModelOptions
 from faceidx.progress import Progress, ProgressCallback
+from faceidx.resources import usable_cores
 
 # Processes that feed one GPU: pictures that each must have to do, cores that each must have to
 # itself, and pictures a second that one can hand on (benchmarks/results.md).

@@ -41,9 +41,9 @@ from faceidx.images.shown import (
     write_crop,
 )
 from faceidx.images.templates import template_for, template_points
-from faceidx.images.workers import usable_cores
 from faceidx.models.open import ModelOptions, model_shape
 from faceidx.progress import Progress, ProgressCallback, silent
+from faceidx.resources import usable_cores
 
 logger = logging.getLogger(__name__)
 

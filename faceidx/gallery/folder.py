@@ -54,7 +54,7 @@ from faceidx.gallery.manifest import (
 from faceidx.gallery.rounded import has_int8
 from faceidx.gallery.scan import Scan
 from faceidx.gallery.vectors import Vectors
-from faceidx.models.memory import available_memory
+from faceidx.resources import available_memory
 
 DATA, MANIFEST = "gallery.h5", "manifest.json"
 FILES = (INDEX, DATA, MANIFEST, inverted.LISTS_DATA)

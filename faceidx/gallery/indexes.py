@@ -29,8 +29,8 @@ from faceidx.gallery.clusters import (
 from faceidx.gallery.manifest import Tuning
 from faceidx.gallery.tune import NEIGHBOURS, Truth, hold_out, hold_out_people, truth, tune
 from faceidx.gallery.vectors import BLOCK_ROWS, Vectors
-from faceidx.models.memory import available_memory
 from faceidx.progress import Progress, ProgressCallback, silent
+from faceidx.resources import available_memory
 
 AUTO, FLAT, HNSW, IVF = "auto", "flat", "hnsw", "ivf"
 INDEX = "index.faiss"

@@ -25,6 +25,7 @@ from faceidx.errors import JobError
 from faceidx.images.pictures import Picture
 from faceidx.images.prepare import Prepare, Prepared, WholePicture
 from faceidx.images.worker import READY, SECONDS_A_PICTURE, read_reply
+from faceidx.resources import usable_cores
 
 Tag = TypeVar("Tag")
 
@@ -97,13 +98,6 @@ class Workers:
             submit()
             for (tag, picture), result in zip(part, future.result(), strict=True):
                 yield tag, picture, result
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _faces_of(pictures: Sequence[Picture], prepare: Prepare) -> list[Prepared | str]:

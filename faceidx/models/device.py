@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from faceidx.errors import InputError
-from faceidx.models.memory import available_memory
+from faceidx.resources import available_memory
 
 
 def resolve_device(device: str) -> str:

@@ -16,8 +16,8 @@ from typing import Any
 
 from faceidx.errors import FaceidxError
 from faceidx.files import cache_folder, whole_file
-from faceidx.images.workers import usable_cores
 from faceidx.models.device import device_name
+from faceidx.resources import usable_cores
 from faceidx.versions import version_of
 
 logger = logging.getLogger(__name__)

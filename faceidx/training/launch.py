@@ -19,10 +19,10 @@ import torch
 from lightning_fabric import Fabric
 
 from faceidx.errors import FaceidxError, InputError
-from faceidx.images.workers import usable_cores
 from faceidx.models.device import resolve_device
 from faceidx.models.engines import fast_precisions
 from faceidx.progress import Progress, ProgressCallback
+from faceidx.resources import usable_cores
 from faceidx.training.options import TrainOptions
 from faceidx.training.stop import sigterm_to_children
 

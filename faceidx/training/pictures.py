@@ -20,9 +20,9 @@ import torch
 from faceidx.images.decode import PictureError
 from faceidx.images.preprocess import load
 from faceidx.images.sources import Picture
-from faceidx.images.workers import usable_cores
 from faceidx.models.device import free_memory
 from faceidx.progress import Progress, ProgressCallback
+from faceidx.resources import usable_cores
 from faceidx.threads import single_threads
 
 logger = logging.getLogger(__name__)

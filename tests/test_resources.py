@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from faceidx import resources
 from faceidx.gallery.indexes import IndexOptions
-from faceidx.models import memory
 from faceidx.models.device import free_memory
-from faceidx.models.memory import available_memory
+from faceidx.resources import available_memory, usable_cores
 
 System = Callable[[Mapping[str, str]], None]
 _MIB = 2**20
@@ -18,9 +18,9 @@ _MIB = 2**20
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
     """Makes up a system of which these files tell; 8000 MiB are free on the machine."""
-    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "_GROUPS", tmp_path / "groups")
-    monkeypatch.setattr(memory, "_MOUNTED", tmp_path / "mounted")
+    monkeypatch.setattr(resources, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(resources, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(resources, "_MOUNTED", tmp_path / "mounted")
     (tmp_path / "meminfo").write_text(
         f"MemTotal: 16000000 kB\nMemFree: 1 kB\nMemAvailable:    {8000 * 1024} kB\n"
     )
@@ -123,3 +123,48 @@ def test_where_the_system_says_nothing_half_of_all_memory_is_taken(
 ) -> None:
     (tmp_path / "meminfo").unlink()
     assert available_memory() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+# Name -> files, and the cores, of 64 that the process may run on.
+_QUOTAS = {
+    "no groups at all": ({}, 64),
+    "version 2, a container": ({"groups": "0::/\n", "mounted/cpu.max": "200000 100000\n"}, 2),
+    "a part of a core is one": ({"groups": "0::/\n", "mounted/cpu.max": "50000 100000\n"}, 1),
+    "two and a half are three": ({"groups": "0::/\n", "mounted/cpu.max": "250000 100000\n"}, 3),
+    "version 2, the limit is that of a group around it": (
+        {
+            "groups": "0::/batch/step\n",
+            "mounted/batch/cpu.max": "400000 100000\n",
+            "mounted/batch/step/cpu.max": "max 100000\n",
+        },
+        4,
+    ),
+    "version 2, no limit": ({"groups": "0::/a\n", "mounted/a/cpu.max": "max 100000\n"}, 64),
+    "more than there are": ({"groups": "0::/\n", "mounted/cpu.max": "9900000 100000\n"}, 64),
+    "version 1": (
+        {
+            "groups": "5:cpu,cpuacct:/docker/f00\n",
+            "mounted/cpu/cpu.cfs_quota_us": "600000\n",
+            "mounted/cpu/cpu.cfs_period_us": "100000\n",
+        },
+        6,
+    ),
+    "version 1, no limit": (
+        {
+            "groups": "5:cpu,cpuacct:/\n",
+            "mounted/cpu/cpu.cfs_quota_us": "-1\n",
+            "mounted/cpu/cpu.cfs_period_us": "100000\n",
+        },
+        64,
+    ),
+    "files that say nothing": ({"groups": "0::/\n", "mounted/cpu.max": "\n"}, 64),
+}
+
+
+@pytest.mark.parametrize(("files", "wanted"), _QUOTAS.values(), ids=_QUOTAS)
+def test_no_more_cores_are_used_than_a_container_has_the_time_of(
+    files: Mapping[str, str], wanted: int, system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    system(files)
+    assert usable_cores() == wanted
