@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from faceidx.embedding.missed import identities_missed
 from faceidx.embedding.photos import embed_or_warn
 from faceidx.embedding.pipeline import PipelineOptions
 from faceidx.embedding.store import EmbeddingFile, is_embeddings, require_same_fingerprint
 from faceidx.errors import InputError
 from faceidx.files import refuse_existing, require_parent
-from faceidx.images.sources import Picture, open_source
+from faceidx.images.sources import open_source
 from faceidx.models.face_model import FaceModel
 from faceidx.models.open import ModelOptions, open_model
 from faceidx.progress import ProgressCallback, silent
@@ -247,22 +248,16 @@ def _read(options: NWayOptions, model: FaceModel, progress: ProgressCallback) ->
     if is_embeddings(options.probes):
         return _read_file(options.probes, model)
     source = open_source(options.probes, root=options.root)
-    embedded = embed_or_warn(source.pictures, model, as_trained(options.pipeline), progress)
+    pipeline = as_trained(options.pipeline)
+    embedded = embed_or_warn(source.pictures, model, pipeline, progress)
     failed = embedded.left.reasons()
     return Labelled(
         keys=embedded.paths,
         identities=embedded.identities,
         raw=embedded.raw(),
         failed=failed,
-        failed_identities=identities_of(source.pictures, failed),
+        failed_identities=identities_missed(source.pictures, failed, pipeline),
     )
-
-
-def identities_of(pictures: Sequence[Picture], failed: Sequence[tuple[str, str]]) -> list[str]:
-    """Who is on the pictures that failed, given with key and reason."""
-    keys = {key for key, _ in failed}
-    who = {p.key: p.identity for p in pictures if p.key in keys} if keys else {}
-    return [who.get(key, "") for key, _ in failed]
 
 
 def _read_file(path: Path, model: FaceModel) -> Labelled:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from faceidx.embedding.missed import identities_missed
 from faceidx.embedding.photos import embed_or_warn
 from faceidx.embedding.pipeline import PipelineOptions
 from faceidx.errors import InputError
@@ -13,7 +14,6 @@ from faceidx.evaluation.classifier import (
     add_missed,
     as_trained,
     class_names,
-    identities_of,
     rank_figures,
     top_classes,
 )
@@ -96,12 +96,12 @@ def _classifier(options: EvalOptions, data: Path, progress: ProgressCallback) ->
     model = open_model(options.model)
     names = class_names(model)
     source = open_source(data)
-    embedded = embed_or_warn(source.pictures, model, as_trained(options.pipeline), progress)
+    pipeline = as_trained(options.pipeline)
+    embedded = embed_or_warn(source.pictures, model, pipeline, progress)
     failed = embedded.left.reasons()
     order, scores = top_classes(model, embedded.raw(), 5)
-    order, _, who = add_missed(
-        order, scores, embedded.identities, names, identities_of(source.pictures, failed)
-    )
+    missed = identities_missed(source.pictures, failed, pipeline)
+    order, _, who = add_missed(order, scores, embedded.identities, names, missed)
     known = {*names, ""}
     return {
         "images": len(source.pictures),

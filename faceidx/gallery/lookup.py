@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from faceidx.embedding.missed import identities_missed
 from faceidx.embedding.photos import embed_or_warn
 from faceidx.embedding.pipeline import PipelineOptions, origin_of
 from faceidx.embedding.store import EmbeddingFile, is_embeddings, require_one_model
@@ -178,29 +179,15 @@ def _embedded_probes(
     nothing = np.full((len(left), model.embedding_dim), np.nan, np.float32)
     vectors = np.concatenate([embedded.vectors, nothing])
     keys = embedded.paths + [key for key, _ in left]
-    identity = _identities(source.pictures, [key for key, _ in left], pipeline)
     probes = Probes(
         name=str(options.probes),
         origin=origin,
         dim=model.embedding_dim,
         keys=keys,
-        identities=embedded.identities + identity,
+        identities=embedded.identities + identities_missed(source.pictures, left, pipeline),
         blocks=[(0, vectors)],
     )
     return _Read(probes, len(nothing), source.pictures, pipeline, embedded.paths, embedded.found)
-
-
-def _identities(
-    pictures: Sequence[Picture], left: Sequence[str], pipeline: PipelineOptions
-) -> list[str]:
-    """Who is on pictures that did not become an embedding, by their stored keys."""
-    wanted = set(left)
-    known = {}
-    for picture in pictures if wanted else ():
-        key = pipeline.stored_key(picture.key)
-        if key in wanted:
-            known[key] = pipeline.stored_identity(picture.identity)
-    return [known.get(key, "") for key in left]
 
 
 def _annotate(
