@@ -44,10 +44,11 @@ _WORTH_MEASURING = 5000
 _GLANCE = 0.2
 # What it takes to compile and to try it, and what that gains, on two cores (benchmarks/results.md):
 # to tell whether it is worth trying where it was not measured yet. By torch for an iresnet50; as
-# oneDNN's graph, which small networks gain from, for a MobileFaceNet. On a GPU it gains more, as
-# what lies between the convolutions is bound by memory there; so much is a guess. Half of what it
-# takes there is counted, since it is paid once for all models of an architecture.
-_COMPILING: dict[Compiled, tuple[float, float]] = {True: (45.0, 1.15), "onednn": (6.0, 1.2)}
+# oneDNN's graph, which small networks gain from, for a MobileFaceNet: 1.6 where the processor
+# multiplies matrices, 1.2 elsewhere. On a GPU it gains more, as what lies between the convolutions
+# is bound by memory there; so much is a guess. Half of what it takes there is counted, since it is
+# paid once for all models of an architecture.
+_COMPILING: dict[Compiled, tuple[float, float]] = {True: (45.0, 1.15), "onednn": (6.0, 1.6)}
 _COMPILING_ON_GPU = (15.0, 1.5)
 # What took longer to compile may be much sooner there the next time, but for importing the
 # compiler: torch keeps what it has compiled.
@@ -105,15 +106,16 @@ def choose_model(
         return model
     key = machine_key(exact.weights, exact.preprocessing, device=device)
     known = recall(key) if remember else {}
-    as_told = options.precision != "auto"
-    if not as_told:
+    if not trial.as_told:
         ways = [way for way in ways if not _known(way, known).untrue]
     if images >= _WORTH_MEASURING:
         trial.measure([way for way in ways if not way.compiled], known)
         for way in ways:
-            if way.compiled and _compiling_pays(way, known, images, device):
+            as_it_is = _known(replace(way, compiled=False), known)
+            hopeless = as_it_is.untrue and not trial.as_told  # it is as true compiled
+            if way.compiled and not hopeless and _compiling_pays(way, known, images, device):
                 trial.measure([way], known)
-    model = trial.choose(_ordered(ways, known, images, trial), known, may_be_untrue=as_told)
+    model = trial.choose(_ordered(ways, known, images, trial), known)
     if remember and trial.news:
         keep(key, known)
     if measured := known.get(str(natural(model))):
@@ -140,7 +142,13 @@ class _Trials:
     """Whether something was measured."""
     _models: dict[Way, FaceModel] = field(default_factory=dict)
     _seconds: dict[Way, float] = field(default_factory=dict)
+    _fidelity: dict[Way, Fidelity | None] = field(default_factory=dict)
     _wanted: np.ndarray | None = None
+
+    @property
+    def as_told(self) -> bool:
+        """Whether the precision was asked for, however true it is."""
+        return self.options.precision != "auto"
 
     def built(self, way: Way) -> FaceModel:
         if way not in self._models:
@@ -176,7 +184,15 @@ class _Trials:
             return None
         if self._wanted is None:
             self._wanted = self.exact.embed(self.sample, flip=self.flip)
-        return compare(self.built(way).embed(self.sample, flip=self.flip), self._wanted)
+        if way not in self._fidelity:
+            found = self.built(way).embed(self.sample, flip=self.flip)
+            self._fidelity[way] = compare(found, self._wanted)
+        return self._fidelity[way]
+
+    def is_untrue(self, way: Way) -> bool:
+        """Whether a way is not to be taken, unless its precision was asked for."""
+        fidelity = self.fidelity(way)
+        return fidelity is not None and fidelity.least < LEAST_COSINE
 
     def measure(self, ways: list[Way], known: dict[str, Measured]) -> None:
         """Add to `known` how fast each way is, where it is not known yet."""
@@ -184,13 +200,16 @@ class _Trials:
             before = known.get(str(way))
             if before is not None and (before.rate or before == CLOSED):
                 continue
-            best = max((m.rate for m in known.values()), default=0.0)
+            best = max((m.rate for m in known.values() if not m.untrue), default=0.0)
             try:
                 measured = self._measured(way, best / 2)
+                # What cannot be taken must not make the others look too slow to be worth a trial.
+                leads = measured.rate > best and self.is_built(way) and not self.as_told
+                untrue = _known(way, known).untrue or (leads and self.is_untrue(way))
             except FaceidxError as error:  # a way that is closed here
                 logger.debug("%s: %s", way, error)
                 continue
-            known[str(way)] = replace(measured, untrue=_known(way, known).untrue)
+            known[str(way)] = replace(measured, untrue=untrue)
             self.news = True
 
     def _measured(self, way: Way, enough: float) -> Measured:
@@ -208,9 +227,7 @@ class _Trials:
         rate = rate_of(self.built(way), self.sample, enough=enough)
         return Measured(rate=rate, seconds=self._seconds_later(way))
 
-    def choose(
-        self, ways: list[Way], known: dict[str, Measured], *, may_be_untrue: bool
-    ) -> FaceModel:
+    def choose(self, ways: list[Way], known: dict[str, Measured]) -> FaceModel:
         """The first way that can be built and is true to float32; those that are not get known.
 
         Raises:
@@ -225,13 +242,12 @@ class _Trials:
                 logger.debug("%s: %s", way, error)
                 failure = error
                 continue
-            if fidelity is None and way != natural(self.exact) and not may_be_untrue:
+            if fidelity is None and way != natural(self.exact) and not self.as_told:
                 # Float32 gives the sample no direction. Others may hide what is wrong with it: NaN
                 # behind the maximum of NaN and 0 is 0 in some.
                 logger.info("%s is passed over: nothing can be said of it", way)
                 continue
-            untrue = fidelity is not None and fidelity.least < LEAST_COSINE
-            if untrue and not may_be_untrue:
+            if self.is_untrue(way) and not self.as_told:
                 logger.info(
                     "%s is passed over: least cosine %.4f", way, fidelity and fidelity.least
                 )

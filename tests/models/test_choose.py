@@ -38,6 +38,7 @@ class _Machine:
         self.noise: dict[str, float] = {}
         self.broken: set[str] = set()
         self.measured: list[str] = []
+        self.enough: list[float] = []
         self._way: dict[int, str] = {}
         monkeypatch.setattr(choose, "_WORTH_MEASURING", 500)
         monkeypatch.setattr(choose, "open_exact", lambda _: FakeModel())
@@ -58,6 +59,7 @@ class _Machine:
         assert len(sample)
         way = str(Way(engine=model.engine, precision=model.precision, compiled=model.compiled))
         self.measured.append(way)
+        self.enough.append(enough)
         return self.rates[way]
 
     def _apart(self, trial: Trial) -> choose.Measured:
@@ -117,7 +119,7 @@ def test_compiling_is_tried_where_it_can_pay_alone(machine: _Machine) -> None:
 def test_a_graph_of_onednn_is_tried_in_a_process_apart_and_taken_where_it_is_faster(
     machine: _Machine,
 ) -> None:
-    assert machine.choice(5000) == "torch bf16"
+    assert machine.choice(2000) == "torch bf16"
     assert _GRAPH not in machine.measured  # it would take longer than it may save
     machine.rates[_GRAPH] = 240.0
     assert machine.choice(20_000) == _GRAPH
@@ -178,6 +180,16 @@ def test_a_precision_that_is_not_true_is_never_chosen_but_obeyed(machine: _Machi
     assert machine.choice(2000) == "torch fp32"
     assert machine.choice(50) == "torch fp32"
     assert machine.choice(2000, precision="bf16", compiled=False) == "torch bf16"
+
+
+def test_what_is_fast_but_not_true_keeps_nothing_else_from_being_tried(
+    machine: _Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "is_installed", lambda: True)
+    machine.rates |= {"openvino bf16": 1000.0, "openvino fp32": 90.0, _GRAPH: 300.0}
+    machine.noise["openvino bf16"] = 0.05
+    assert machine.choice(20_000) == _GRAPH
+    assert all(enough <= 100 for enough in machine.enough)  # half of the best that can be taken
 
 
 def test_a_model_that_gives_nan_in_float32_is_not_run_by_what_hides_it(
