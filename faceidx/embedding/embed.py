@@ -57,12 +57,11 @@ from faceidx.files import (
     writer_lock,
 )
 from faceidx.images.keys import escape_bytes
-from faceidx.images.prepare import Prepare
 from faceidx.images.sources import Picture, Source, open_source
 from faceidx.models.choose import choose_model, sample_size
 from faceidx.models.face_model import FaceModel
 from faceidx.models.fidelity import ITSELF, Fidelity, together
-from faceidx.models.open import ModelOptions, model_shape
+from faceidx.models.open import ModelOptions, open_exact
 from faceidx.progress import Progress, ProgressCallback, silent
 
 logger = logging.getLogger(__name__)
@@ -186,7 +185,10 @@ class _Job:
     def run(self) -> dict[str, Any]:
         """Do what is left to do and write the output."""
         options = self._options
-        wanted, pipeline, prepare = self._settle()
+        began = time.monotonic()
+        wanted, pipeline, exact = self._settle()
+        opening = time.monotonic() - began
+        prepare = prepare_of(exact.preprocessing, exact.template, pipeline)
         plan = self._plan(pipeline)
         todo: Sequence[Picture] = self._source.pictures if plan is None else plan.todo
         began = time.monotonic()
@@ -198,11 +200,12 @@ class _Job:
             images=len(tried_on),
             batch_size=pipeline.batch_size,
             flip=pipeline.flip,
+            exact=exact,
         )
         pipeline = settle_decoder(
             todo, model, wanted, pipeline, before=self._before, beside=options.out
         )
-        waiting = Waiting(open=time.monotonic() - began)
+        waiting = Waiting(open=opening + time.monotonic() - began)
         origin = origin_of(model, pipeline)
         if self._base is not None:
             require_same_origin(options.out, self._base.origin, origin, adding=bool(todo))
@@ -246,20 +249,19 @@ class _Job:
             "made": len(todo) - self._roll.resumed,
         }
 
-    def _settle(self) -> tuple[ModelOptions, PipelineOptions, Prepare]:
+    def _settle(self) -> tuple[ModelOptions, PipelineOptions, FaceModel]:
         """What was asked for, and for the rest what the unfinished work or the file had.
 
-        With what is to be made of each picture.
+        With the model as its file's natural engine runs it.
         """
         wanted, pipeline = self._options.model, self._options.pipeline
         before = self._recorded()
         self._before, self._shard_size = before, before.get("shard_size")
         wanted = run_as_before(wanted, before)
         size = pipeline.batch_size or before.get("batch_size")
-        preprocessing, template = model_shape(wanted)
-        size = size or auto_batch_size(wanted.device, preprocessing.image_size)
-        pipeline = replace(pipeline, batch_size=size)
-        return wanted, pipeline, prepare_of(preprocessing, template, pipeline)
+        exact = open_exact(wanted)
+        size = size or auto_batch_size(wanted.device, exact.preprocessing.image_size)
+        return wanted, replace(pipeline, batch_size=size), exact
 
     def _dtype(self) -> str:
         stored = None if self._base is None else self._base.dtype

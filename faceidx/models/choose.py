@@ -63,6 +63,7 @@ def choose_model(
     batch_size: int | None,
     flip: bool = False,
     remember: bool = True,
+    exact: FaceModel | None = None,
 ) -> FaceModel:
     """Open a model for many pictures, with the engine and precision that suit them.
 
@@ -71,6 +72,7 @@ def choose_model(
         images: how many pictures are to be embedded in all.
         batch_size: pictures a batch; None leaves it to the engine.
         remember: use what was measured before, and keep what is measured now.
+        exact: what `open_exact` made of the options, where that was asked for already.
 
     Returns:
         The model, whose `fidelity` says how true it is to float32 of the file's natural engine;
@@ -88,7 +90,7 @@ def choose_model(
             )
         return open_model(options, batch_size=batch_size)
     device = resolve_device(options.device)
-    exact = open_exact(options)
+    exact = exact or open_exact(options)
     trial = _Trials(
         options=options,
         exact=exact,

@@ -15,8 +15,7 @@ from tests.images.photos import write_toy_detector
 @pytest.fixture
 def model(fake_model: FakeModel, monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     """The model that `embed` opens."""
-    shape = (fake_model.preprocessing, fake_model.template)
-    monkeypatch.setattr(module, "model_shape", lambda _: shape)
+    monkeypatch.setattr(module, "open_exact", lambda _: fake_model)
     monkeypatch.setattr(module, "choose_model", lambda *_, **__: fake_model)
     return fake_model
 

@@ -22,9 +22,11 @@ from faceidx.embedding.store import EmbeddingFile
 from faceidx.errors import InputError, JobError
 from faceidx.files import writer_lock
 from faceidx.images.sources import Source, open_source, unescape_key
+from faceidx.models import open as opening
 from faceidx.models.open import ModelOptions
 from faceidx.progress import Progress
 from tests.conftest import FakeModel, draw
+from tests.models.onnx_graphs import reshape_graph
 
 _MODEL = ModelOptions(path=Path("fake"))
 
@@ -64,6 +66,18 @@ def _names(folder: Path) -> list[str]:
 
 
 # --- what comes out ----------------------------------------------------------------------------
+
+
+def test_a_model_file_is_read_once(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx = reshape_graph(tmp_path / "m.onnx", batch="n", side=16, target=[-1, 768])
+    read: list[Path] = []
+    read_onnx = opening.read_onnx
+    monkeypatch.setattr(opening, "read_onnx", lambda p: read.append(p) or read_onnx(p))
+    wanted = ModelOptions(path=onnx, preset="insightface", image_size=16)
+    embed(_options(pictures, tmp_path / "o.h5", model=wanted))
+    assert read == [onnx]
 
 
 def test_the_output_is_what_the_format_promises(
