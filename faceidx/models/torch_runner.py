@@ -14,7 +14,7 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -127,7 +127,8 @@ class Runner:
         return rows
 
     def _first_rows(self, pictures: np.ndarray) -> None:
-        with _room_for_many():
+        # Torch's compiler takes a second to import, and oneDNN's graph does without.
+        with _room_for_many() if self.compiled is True else nullcontext():
             self._rows(pictures)
 
     def _new_lane(self, *, fixed: bool) -> GpuLane:

@@ -63,6 +63,15 @@ def _runner(network: nn.Module, *, compiled: bool = True) -> Runner:
     return runner
 
 
+def test_it_does_without_torchs_compiler(
+    network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _runner(network).compiled == "onednn"  # or there is none here
+    monkeypatch.setattr(torch_runner, "_room_for_many", None)
+    runner = Runner(network, _PREPROCESSING, device="cpu", precision="bf16", compiled="onednn")
+    assert runner.compiled == "onednn"
+
+
 def test_it_is_as_true_to_float32_as_without(network: nn.Module) -> None:
     exact = Runner(network, _PREPROCESSING, device="cpu", precision="fp32")(_pictures(32))
     found, usual = (
