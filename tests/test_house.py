@@ -28,6 +28,7 @@ _BASE = {
     "progress",
     "processes",
     "resources",
+    "shared_memory",
     "tables",
     "threads",
     "versions",

@@ -7,7 +7,6 @@ both see, and nothing but the number of a slot goes along the line.
 
 from __future__ import annotations
 
-import mmap
 import os
 import queue
 import threading
@@ -35,13 +34,11 @@ from faceidx.embedding.crew import (
 from faceidx.embedding.pipeline import Waiting
 from faceidx.images.preprocess import Preprocessing
 from faceidx.models.face_model import FaceModel
+from faceidx.shared_memory import memory_seen, new_memory
 
 # Batches of a feeder that are on their way or wait for their shard to be put together.
 _SLOTS = 4
 _READY = "ready"
-
-can_feed = hasattr(os, "memfd_create")
-"""Whether this system has memory without a name, which ends with the processes that see it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,22 +71,22 @@ class _Slots:
     """Memory for batches on their way: the pixels there, and the rows back.
 
     Args:
-        descriptor: of a file in memory, which the first to come gives its size.
+        descriptor: of memory that another process gave; None makes some.
     """
 
     pixels: np.ndarray
     """(slots, batch, height, width, 3) uint8."""
     rows: np.ndarray
     """(slots, batch, D) float32."""
+    descriptor: int
+    """Of the memory, to be closed once all see it."""
 
-    def __init__(self, facts: _Facts, descriptor: int) -> None:
+    def __init__(self, facts: _Facts, descriptor: int | None = None) -> None:
         pixels = (facts.batch_size, *facts.preprocessing.image_size, 3)
         rows = (facts.batch_size, facts.embedding_dim)
         slot = np.dtype([("rows", np.float32, rows), ("pixels", np.uint8, pixels)], align=True)
-        size = _SLOTS * slot.itemsize
-        if not os.fstat(descriptor).st_size:
-            os.ftruncate(descriptor, size)
-        slots = np.frombuffer(mmap.mmap(descriptor, size), slot)
+        self.descriptor = new_memory(_SLOTS * slot.itemsize) if descriptor is None else descriptor
+        slots = memory_seen(self.descriptor).view(slot)
         self.pixels, self.rows = slots["pixels"], slots["rows"]
 
 
@@ -144,8 +141,7 @@ class _Feeder(Member):
         child = Child("faceidx.embedding.feeders", "serve")
         super().__init__("a process that decodes", child, given)
         self._model, self._beginning = model, beginning
-        self._descriptor = os.memfd_create("faceidx")
-        self._slots = _Slots(given.facts, self._descriptor)
+        self._slots = _Slots(given.facts)
         # Rows are waited for in the order in which their batches were begun.
         self._answering = ThreadPoolExecutor(1, thread_name_prefix="rows")
         self._failure: BaseException | None = None
@@ -155,7 +151,7 @@ class _Feeder(Member):
 
     def begin(self) -> None:
         super().begin()
-        send_handle(self.child.connection, self._descriptor, self.child.process.pid)
+        send_handle(self.child.connection, self._slots.descriptor, self.child.process.pid)
         self.hear()
         self.opened = time.monotonic() - self._began
 
@@ -184,7 +180,7 @@ class _Feeder(Member):
     def close(self) -> None:
         """Let the memory go."""
         self._answering.shutdown(wait=True)
-        os.close(self._descriptor)
+        os.close(self._slots.descriptor)
 
 
 # --- the feeder --------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from faceidx.embedding.batches import Part
 from faceidx.embedding.crew import Job, Report, SharedParts, make
 from faceidx.embedding.devices import make_on
-from faceidx.embedding.feeders import can_feed, make_by_feeders
+from faceidx.embedding.feeders import make_by_feeders
 from faceidx.embedding.pipeline import Waiting
 from faceidx.embedding.roll import Named, News
 from faceidx.models.device import all_devices
@@ -18,6 +18,7 @@ from faceidx.models.face_model import FaceModel
 from faceidx.models.open import ModelOptions
 from faceidx.progress import Progress, ProgressCallback
 from faceidx.resources import usable_cores
+from faceidx.shared_memory import can_share
 
 # Processes that feed one GPU: pictures that each must have to do, cores that each must have to
 # itself, and pictures a second that one can hand on (benchmarks/results.md).
@@ -97,4 +98,4 @@ def crew_for(model: FaceModel, wanted: ModelOptions, pictures: int) -> Crew:
         usable_cores() // (_CORES_A_FEEDER * len(devices)),
         pictures // (_WORTH_A_FEEDER * len(devices)),
     )
-    return Crew(devices, max(1, feeders if can_feed else 1))
+    return Crew(devices, max(1, feeders if can_share else 1))

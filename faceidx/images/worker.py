@@ -1,8 +1,9 @@
 """The process that decodes for another one: `workers.py` starts it and is its only caller.
 
 A request is the caller's folder, a `Prepare` and the pictures to make faces of. The reply is three
-messages: JSON with an entry a picture, the pixels of all faces, and where they were found. Nothing
-that comes back could run code in the caller, whatever a hostile picture made of this process.
+messages: JSON with an entry a picture, the pixels of all faces, and where they were found. Pixels
+that fit into memory that both see lie there, and the JSON says how many bytes. Nothing that comes
+back could run code in the caller, whatever a hostile picture made of this process.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ import numpy as np
 from faceidx.images.decode import PictureError
 from faceidx.images.pictures import Picture
 from faceidx.images.prepare import FACE, Prepare, Prepared, WholePicture
+from faceidx.shared_memory import memory_seen
 
 READY = b"ready"
 # Of processor time, so that a slow disk or a busy machine is never held against a picture. The
@@ -33,11 +36,12 @@ def serve(descriptor: int) -> None:
     connection = Connection(descriptor)
     try:
         connection.send_bytes(READY)
+        room = memory_seen(recv_handle(connection)) if connection.recv() else np.empty(0, np.uint8)
         _silence()
         while True:
             folder, prepare, pictures = connection.recv()
             os.chdir(folder)
-            _reply(connection, _all_prepared(prepare, pictures))
+            _reply(connection, _all_prepared(prepare, pictures), room)
     except (EOFError, ConnectionError):
         return
 
@@ -95,7 +99,7 @@ def _limited(pictures: int) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def _reply(connection: Connection, results: Sequence[Prepared | str]) -> None:
+def _reply(connection: Connection, results: Sequence[Prepared | str], room: np.ndarray) -> None:
     made = [result for result in results if isinstance(result, Prepared)]
     found = [result.faces for result in made if result.faces is not None]
     lines = [
@@ -104,25 +108,43 @@ def _reply(connection: Connection, results: Sequence[Prepared | str]) -> None:
         else {"faces": len(r.crops), "found": r.faces is not None, "far": r.far}
         for r in results
     ]
-    connection.send_bytes(json.dumps(lines).encode())
-    connection.send_bytes(np.concatenate([r.crops for r in made]).ravel().data if made else b"")
+    crops = [result.crops for result in made]
+    shared = _put(crops, room)
+    connection.send_bytes(json.dumps({"pictures": lines, "shared": shared}).encode())
+    connection.send_bytes(np.concatenate(crops).ravel().data if crops and not shared else b"")
     connection.send_bytes(np.concatenate(found).tobytes() if found else b"")
 
 
-def read_reply(connection: Connection, size: tuple[int, int]) -> list[Prepared | str]:
+def _put(crops: Sequence[np.ndarray], room: np.ndarray) -> int:
+    """Put all crops into the room; returns how many bytes that are, 0 where they do not fit in."""
+    size = sum(crop.nbytes for crop in crops)
+    if not 0 < size <= len(room):
+        return 0
+    np.concatenate(crops, out=room[:size].reshape(-1, *crops[0].shape[1:]))
+    return size
+
+
+def read_reply(
+    connection: Connection, size: tuple[int, int], room: np.ndarray
+) -> list[Prepared | str]:
     """Read what `_reply` sent: what was made of each picture, or the reason why nothing was.
 
     Args:
         size: (height, width) of the faces.
+        room: the memory that both see; empty where there is none.
 
     Raises:
         EOFError, OSError: the worker has died.
-        ValueError: it sent something else.
+        ValueError, TypeError, LookupError: it sent something else.
     """
-    lines = json.loads(connection.recv_bytes())
+    told = json.loads(connection.recv_bytes())
+    lines, shared = told["pictures"], told["shared"]
     # As they are: a header as NumPy's files have would take longer to read than all of them, and is
     # read by Python's parser, which CPython 3.11 lets fail where several threads use it.
-    crops = np.frombuffer(connection.recv_bytes(), np.uint8).reshape(-1, *size, 3)
+    pixels = np.frombuffer(connection.recv_bytes(), np.uint8)
+    if shared:
+        pixels = room[:shared].copy()  # the next reply will lie there too
+    crops = pixels.reshape(-1, *size, 3)
     found = np.frombuffer(connection.recv_bytes(), FACE)
     results: list[Prepared | str] = []
     row = found_row = 0

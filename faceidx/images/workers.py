@@ -17,8 +17,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
+from multiprocessing.reduction import send_handle
 from pathlib import Path
 from typing import TypeVar
+
+import numpy as np
 
 from faceidx.children import Child
 from faceidx.errors import JobError
@@ -26,6 +29,7 @@ from faceidx.images.pictures import Picture
 from faceidx.images.prepare import Prepare, Prepared, WholePicture
 from faceidx.images.worker import READY, SECONDS_A_PICTURE, read_reply
 from faceidx.resources import usable_cores
+from faceidx.shared_memory import can_share, memory_seen, new_memory
 
 Tag = TypeVar("Tag")
 
@@ -33,6 +37,9 @@ Tag = TypeVar("Tag")
 _MOST_A_REQUEST = 16
 # Pictures that are worth a further worker, which takes a fifth of a second to start.
 _FEWEST_A_WORKER = 16
+# Bytes for the faces of a request, which take up no more memory than there are; where they are more
+# they go through the socket.
+_ROOM = 4 << 20
 # Of so many, finding out what the first ones are may take as long as starting all workers does.
 _MANY = 10_000
 
@@ -137,7 +144,8 @@ def _attempt(pictures: Sequence[Picture], prepare: Prepare) -> list[Prepared | s
     worker = _take()
     try:
         results = worker.ask(pictures, prepare)
-    except (EOFError, OSError, ValueError):  # it has died, or what it sends makes no sense
+    except (EOFError, OSError, ValueError, TypeError, LookupError):
+        # It has died, or what it sends makes no sense.
         return worker.end()
     except BaseException:
         worker.end()
@@ -164,10 +172,27 @@ class _Worker:
             code = self.end()
             kind = _KilledError if code < 0 else JobError
             raise kind(f"the process that decodes pictures ended at its start ({code})")
+        self._room = self._shared()
+
+    def _shared(self) -> np.ndarray:
+        """Memory that it leaves faces in: a socket would have them copied four times."""
+        connection = self._child.connection
+        try:
+            descriptor = new_memory(_ROOM) if can_share else None
+        except OSError:
+            descriptor = None
+        connection.send(descriptor is not None)
+        if descriptor is None:
+            return np.empty(0, np.uint8)
+        try:
+            send_handle(connection, descriptor, self._child.process.pid)
+            return memory_seen(descriptor)
+        finally:
+            os.close(descriptor)
 
     def ask(self, pictures: Sequence[Picture], prepare: Prepare) -> list[Prepared | str]:
         self._child.connection.send((_folder(), prepare, pictures))
-        return read_reply(self._child.connection, prepare.size)
+        return read_reply(self._child.connection, prepare.size, self._room)
 
     def is_alive(self) -> bool:
         return self._child.is_alive()

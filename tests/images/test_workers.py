@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from multiprocessing import Pipe
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,42 @@ def test_a_worker_that_sends_something_else_is_not_believed() -> None:
     a, lie, b = (_results([word])[0] for word in ("a", "lie", "b"))
     assert lie == "kills its decoder (exit code 0)"
     assert isinstance(a, Prepared) and isinstance(b, Prepared)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "[]",
+        "{}",
+        '{"pictures": 3, "shared": 0}',
+        '{"pictures": [{"faces": "1", "found": true}], "shared": 0}',
+        '{"pictures": [{"faces": 1, "found": false, "far": false}], "shared": "18"}',
+        '{"pictures": [{"faces": 1, "found": false, "far": false}], "shared": 17}',
+        '{"pictures": [{"faces": 2, "found": false, "far": false}], "shared": 18}',
+        '{"pictures": [{"faces": 9, "found": false, "far": false}], "shared": 162}',
+    ],
+)
+def test_a_reply_that_makes_no_sense_is_none(told: str) -> None:
+    theirs, ours = Pipe()
+    for part in (told.encode(), b"", b""):
+        theirs.send_bytes(part)
+    with pytest.raises((ValueError, TypeError, LookupError)):
+        worker.read_reply(ours, (2, 3), np.zeros(40, np.uint8))
+
+
+@pytest.mark.parametrize(("can_share", "room"), [(True, 40), (True, 1 << 20), (False, 0)])
+def test_faces_come_through_memory_that_both_see_or_the_socket(
+    monkeypatch: pytest.MonkeyPatch, can_share: bool, room: int
+) -> None:
+    monkeypatch.setattr(workers, "_idle", [])
+    monkeypatch.setattr(workers, "can_share", can_share)
+    monkeypatch.setattr(workers, "_ROOM", room)
+    words = [f"{letter} {1 + place % 5}" for place, letter in enumerate("abcdefghij" * 5)]
+    for word, result in zip(words, _results(words), strict=True):
+        assert isinstance(result, Prepared)
+        assert len(result.crops) == int(word[2:])
+        assert (result.crops == ord(word[0])).all()
+    workers._end_all()
 
 
 def test_a_picture_that_takes_for_ever_fails_alone(
