@@ -31,12 +31,32 @@ def available_memory() -> int:
 
 def usable_cores() -> int:
     """Cores that this process may use, or has the time of."""
+    return core_limit() or _cores()
+
+
+def core_limit() -> int | None:
+    """Cores that a container has the time of; None where it may use all that show.
+
+    Libraries go by those that show, and their threads would take turns.
+    """
+    shares = [share for version, folder in _groups("cpu") if (share := _share(folder, version))]
+    limit = max(1, math.ceil(min(shares))) if shares else None
+    return limit if limit is not None and limit < _cores() else None
+
+
+def limit_threads() -> None:
+    """Have libraries that are loaded from now on start no more threads than there are cores for.
+
+    Those of OpenMP, torch and FAISS among them. What the user says of it stands.
+    """
+    if limit := core_limit():
+        os.environ.setdefault("OMP_NUM_THREADS", str(limit))
+
+
+def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    shares = (_share(folder, version) for version, folder in _groups("cpu"))
-    return min([cores, *(max(1, math.ceil(share)) for share in shares if share is not None)])
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _of_machine() -> int:

@@ -4,12 +4,15 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import onnx
 import pytest
 
 from faceidx import resources
 from faceidx.gallery.indexes import IndexOptions
+from faceidx.models import onnx_model
 from faceidx.models.device import free_memory
-from faceidx.resources import available_memory, usable_cores
+from faceidx.resources import available_memory, core_limit, limit_threads, usable_cores
+from tests.models.onnx_graphs import mean_color_graph
 
 System = Callable[[Mapping[str, str]], None]
 _MIB = 2**20
@@ -168,3 +171,35 @@ def test_no_more_cores_are_used_than_a_container_has_the_time_of(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     system(files)
     assert usable_cores() == wanted
+    assert core_limit() == (wanted if wanted < 64 else None)
+
+
+@pytest.mark.parametrize(
+    ("quota", "given", "wanted"),
+    [("150000", None, "2"), ("150000", "1", "1"), ("max", None, None), ("6400000", None, None)],
+)
+def test_libraries_start_no_more_threads_than_a_container_has_cores_time_for(
+    quota: str,
+    given: str | None,
+    wanted: str | None,
+    system: System,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setenv("OMP_NUM_THREADS", "")  # so that it is put back
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    system({"groups": "0::/\n", "mounted/cpu.max": f"{quota} 100000\n"})
+    limit_threads()
+    assert os.environ.get("OMP_NUM_THREADS") == wanted
+
+
+@pytest.mark.parametrize(("limit", "wanted"), [(3, 3), (None, 0)])
+def test_onnxruntime_is_told_of_a_containers_limit(
+    limit: int | None, wanted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_model, "core_limit", lambda: limit)
+    graph = onnx.load(mean_color_graph(tmp_path / "m.onnx", shape=(1, 3, 4, 4)))
+    session = onnx_model.open_session(graph, "cpu", tmp_path / "m.onnx")
+    assert session.get_session_options().intra_op_num_threads == wanted

@@ -80,5 +80,7 @@ def main() -> None:
 def run() -> None:
     """Entry point of the `faceidx` script: run the command line and exit with its code."""
     from faceidx.cli.frame import run_and_exit
+    from faceidx.resources import limit_threads
 
+    limit_threads()
     run_and_exit(main)

@@ -16,6 +16,7 @@ from faceidx.images.preprocess import Preprocessing
 from faceidx.models.face_model import FaceModel
 from faceidx.models.onnx_file import OnnxFile, goes_by_its_batch, one_line, subtracts_a_mean
 from faceidx.models.onnx_record import attached_classifier
+from faceidx.resources import core_limit
 
 if TYPE_CHECKING:
     import onnx
@@ -235,6 +236,7 @@ def open_session(model: onnx.ModelProto, device: str, path: Path) -> onnxruntime
     options.log_severity_level = 4  # what fails is an error of ours, in one line
     # Waiting threads would keep the cores from those that decode pictures meanwhile.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = core_limit() or 0  # 0 is as many as it sees
     providers: list[Any] = ["CPUExecutionProvider"]
     if device.startswith("cuda"):
         _, _, number = device.partition(":")

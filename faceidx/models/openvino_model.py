@@ -12,6 +12,7 @@ import numpy as np
 from faceidx.errors import InputError
 from faceidx.images.preprocess import Preprocessing
 from faceidx.models.face_model import FaceModel
+from faceidx.resources import core_limit
 
 if TYPE_CHECKING:
     import onnx
@@ -109,10 +110,12 @@ def compile_graph(
             to_input.reverse_channels()
         to_input.mean([255 * value for value in preprocessing.mean])
         to_input.scale([255 * value for value in preprocessing.std])
-        settings = {
+        settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
             "PERFORMANCE_HINT": "THROUGHPUT",
         }
+        if limit := core_limit():
+            settings["INFERENCE_NUM_THREADS"] = limit
         compiled = openvino.Core().compile_model(steps.build(), "CPU", settings)
         _require_precision(compiled.get_property("INFERENCE_PRECISION_HINT"), precision, name)
         count = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
