@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -176,7 +176,7 @@ def load_data(
         class_names=class_names,
         held_out=len(np.setdiff1d(people[verify], trained)),
         validation=validation,
-        pairs=_pair_check(options, open_bank, overlap) if options.pairs else None,
+        pairs=_pair_check(options, open_bank, overlap, number) if options.pairs else None,
         left_out=left_out,
         digest=found.digest,
         split_seed=split_seed,
@@ -236,7 +236,10 @@ def _folder_validation(
 
 
 def _pair_check(
-    options: TrainOptions, open_bank: OpenBank, overlap: Callable[[Sequence[Picture]], int]
+    options: TrainOptions,
+    open_bank: OpenBank,
+    overlap: Callable[[Sequence[Picture]], int],
+    classes: Container[str],
 ) -> PairCheck:
     assert options.pairs is not None
     if options.pairs_root is None:
@@ -260,6 +263,12 @@ def _pair_check(
             "out of DATA, or give pairs of others",
             both,
             len(judges),
+        )
+    elif known := sum(name in classes for name in {judge.identity for judge in judges}):
+        logger.warning(
+            "%d people of --pairs have the names of people who are trained on, so pairs_auc is not "
+            "of strangers alone",
+            known,
         )
     bank, failed = open_bank(judges)
     place = np.full(len(pictures) + 1, -1)  # the last stands for "not found", row -1

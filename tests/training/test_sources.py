@@ -253,6 +253,23 @@ def test_a_folder_that_judges_is_read_through_links_and_what_it_lacks_is_told(
     assert "2 of 10 pictures of --val are unreadable or of nobody" in caplog.text
 
 
+def test_people_of_the_pairs_who_are_trained_on_are_told(
+    small: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    judges = paint_people(tmp_path / "judges", 2, 3, seed=1)
+    pairs = tmp_path / "pairs.csv"
+    for known in ("person_00", "a"):
+        root = tmp_path / f"with {known}"
+        shutil.copytree(judges / "person_00", root / known)
+        shutil.copytree(judges / "person_01", root / "b")
+        rows = [f"{known}/00.png,{known}/01.png,1", f"{known}/00.png,b/01.png,0"]
+        pairs.write_text("\n".join(["left,right,label", *rows]))
+        caplog.clear()
+        _loaded(small, tmp_path / "run", pairs=pairs, pairs_root=root)
+        told = "1 people of --pairs have the names of people who are trained on" in caplog.text
+        assert told == (known == "person_00")
+
+
 def test_pictures_that_judge_and_are_trained_on_too_are_counted(
     small: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
