@@ -202,6 +202,7 @@ class _Job:
             flip=pipeline.flip,
             exact=exact,
         )
+        del exact  # where another runs, its memory is free from here on
         pipeline = settle_decoder(
             todo, model, wanted, pipeline, before=self._before, beside=options.out
         )
