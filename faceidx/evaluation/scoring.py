@@ -93,14 +93,16 @@ class ScoredPairs:
 
 def known_embeddings(file: EmbeddingFile) -> KnownEmbeddings:
     """Make an open embeddings file usable for scoring; rows are read only when asked for."""
-    left = file.left()
+    left, made = file.left(), file.origin
+    # Fewer bits of an embedding are told by its type alone, and a threshold has to know of them.
+    stored = {**made.preprocessing, "dtype": file.dtype}
     return KnownEmbeddings(
         source=str(file.path),
         keys=file.paths(),
         identities=file.identities(),
         read=lambda rows: _read_rows(file, rows),
         dim=file.dim,
-        origin=file.origin,
+        origin=replace(made, preprocessing=stored),
         reasons={**dict.fromkeys(left.no_face, NO_FACE), **dict(left.failed)},
     )
 

@@ -51,10 +51,15 @@ def scored(tmp_path: Path, pairs: Path, pictures: Path, model: ModelOptions) -> 
 
 
 def _scored(
-    folder: Path, pairs: Path, pictures: Path, model: ModelOptions, pipeline: PipelineOptions
+    folder: Path,
+    pairs: Path,
+    pictures: Path,
+    model: ModelOptions,
+    pipeline: PipelineOptions,
+    dtype: str | None = None,
 ) -> dict[str, Any]:
     store, scores, file = folder / "e.h5", folder / "s.csv", folder / "t.json"
-    embed(EmbedOptions(images=pictures, out=store, model=model, pipeline=pipeline))
+    embed(EmbedOptions(images=pictures, out=store, model=model, pipeline=pipeline, dtype=dtype))
     judged = verify_pairs(
         VerifyOptions(
             pairs=pairs, embeddings=store, scores=scores, save_threshold=file, at_fmr=0.25
@@ -232,6 +237,15 @@ def test_what_may_make_a_threshold_unfit_draws_one_warning(
     (added,) = set(after.warnings) - set(before)
     assert words in added
     assert after.match is not None
+
+
+@pytest.mark.parametrize(("dtype", "warned"), [("float16", True), ("float32", False)])
+def test_a_threshold_of_embeddings_stored_in_fewer_bits_draws_a_warning(
+    tmp_path: Path, pairs: Path, pictures: Path, options: PairOptions, dtype: str, warned: bool
+) -> None:
+    scored = _scored(tmp_path, pairs, pictures, options.model, PipelineOptions(), dtype)
+    told = verify_pair(replace(options, threshold_file=scored["file"])).warnings
+    assert any(f"made with dtype {dtype}" in warning for warning in told) == warned
 
 
 def test_a_photo_in_place_of_a_face_draws_a_warning(tmp_path: Path, options: PairOptions) -> None:

@@ -139,7 +139,14 @@ def test_a_picture_that_cannot_be_shown_says_why(job: VerifyOptions) -> None:
 def test_the_page_tells_how_it_was_made(job: VerifyOptions) -> None:
     verify_pairs(job)
     text = _page(job).text
-    for told in ("f" * 64, "tiny", '{"image_size": 8}', "Python 3.", "numpy ", "bootstrap-"):
+    for told in (
+        "f" * 64,
+        "tiny",
+        '{"dtype": "float32", "image_size": 8}',
+        "Python 3.",
+        "numpy ",
+        "bootstrap-",
+    ):
         assert told in text
     command = f"faceidx verify-pairs {job.pairs} --embeddings {job.embeddings}"
     assert command in text
