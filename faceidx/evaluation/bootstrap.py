@@ -153,6 +153,21 @@ def units_of(left: Sequence[str], right: Sequence[str], kind: str) -> Units:
     return Units(left=numbered[0], right=numbered[1], kind=kind)
 
 
+def units_among(units: Units, pairs: np.ndarray) -> Units:
+    """Who stands on each side of some pairs, numbered as they come: nobody else is drawn.
+
+    Args:
+        units: of all pairs.
+        pairs: (n,) which of them.
+    """
+    sides = np.column_stack([units.left[pairs], units.right[pairs]])
+    _, first, number = np.unique(sides, return_index=True, return_inverse=True)
+    place = np.empty(len(first), dtype=np.int64)
+    place[np.argsort(first)] = np.arange(len(first))
+    left, right = place[number].reshape(-1, 2).T
+    return Units(left=left, right=right, kind=units.kind)
+
+
 def bootstrap_fits(pairs: int, replicates: int = REPLICATES) -> bool:
     """Whether so many pairs can be bootstrapped within seconds."""
     return replicates * pairs <= _MOST_WORK

@@ -11,7 +11,7 @@ import numpy as np
 from faceidx.embedding.store import EmbeddingFile, is_embeddings
 from faceidx.errors import InputError
 from faceidx.evaluation.all_pairs import judge_all_pairs, require_fitting
-from faceidx.evaluation.bootstrap import Units, bootstrap_fits
+from faceidx.evaluation.bootstrap import Units, bootstrap_fits, units_among
 from faceidx.evaluation.figures import Figures, doubts, figures_of, no_figures
 from faceidx.evaluation.group_figures import GroupFigures, group_figures, group_warnings
 from faceidx.evaluation.groups import GroupTable, members_of, read_groups
@@ -270,7 +270,11 @@ def _figures(
     judged: Judged, listed: PairList | ScoreList, units: Units | None, options: VerifyOptions
 ) -> tuple[Figures, Roc]:
     # All pairs of a long list are judged where they are, without a copy of every column.
-    index = judged.index if len(judged.index) < len(listed.genuine) else slice(None)
+    index: np.ndarray | slice = slice(None)
+    if len(judged.index) < len(listed.genuine):
+        index = judged.index
+        fits = units is not None and bootstrap_fits(len(index))
+        units = units_among(units, index) if units and fits else None
     try:
         return figures_of(
             judged.scores,
@@ -278,8 +282,7 @@ def _figures(
             targets=options.fmr,
             folds=options.folds,
             own_folds=None if listed.folds is None else listed.folds[index],
-            units=units
-            and Units(left=units.left[index], right=units.right[index], kind=units.kind),
+            units=units,
             rejected=judged.rejected,
             seed=options.seed,
         )

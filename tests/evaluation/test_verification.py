@@ -273,6 +273,21 @@ def test_scores_written_and_judged_again_give_the_same_figures(
     assert again["fingerprint"] is None
 
 
+def test_people_of_pairs_that_are_left_out_are_not_drawn(
+    people: tuple[Path, Path], tmp_path: Path
+) -> None:
+    header, *rows = people[0].read_text("utf-8").splitlines()
+    more = [f"stranger{n}/0.jpg,person{n}/gone.jpg,0" for n in range(12)]
+    listed = tmp_path / "more.csv"
+    listed.write_text("\n".join([header, *more, *rows]) + "\n", "utf-8")
+    scores = tmp_path / "scores.csv"
+    first = verify_pairs(VerifyOptions(pairs=listed, embeddings=people[1], scores=scores)).as_json()
+    again = verify_pairs(VerifyOptions(pairs=scores)).as_json()
+    assert (first["missing"], first["auc_ci_method"]) == (12, "bootstrap-identities")
+    for name in ("auc_ci", "eer_ci", "accuracy_ci", "tar_at_far"):
+        assert again[name] == first[name]
+
+
 def test_an_interval_of_too_many_pairs_is_said_to_be_too_narrow(
     people: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
