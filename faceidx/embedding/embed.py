@@ -35,6 +35,7 @@ from faceidx.embedding.roll import Counts, Roll
 from faceidx.embedding.sample import first_faces
 from faceidx.embedding.shards import (
     CREATED,
+    difference,
     drop_finished_work,
     is_finished,
     left_out,
@@ -65,6 +66,9 @@ from faceidx.models.open import ModelOptions, open_exact
 from faceidx.progress import Progress, ProgressCallback, silent
 
 logger = logging.getLogger(__name__)
+
+# Of what work is made with, that which follows from engine and precision, and is no option.
+_CHOSEN = ("compiled", "decoder")
 
 
 @dataclass(kw_only=True)
@@ -255,14 +259,29 @@ class _Job:
 
         With the model as its file's natural engine runs it.
         """
-        wanted, pipeline = self._options.model, self._options.pipeline
-        before = self._recorded()
+        exact = open_exact(self._options.model)
+        settled = self._as_before(self._recorded(), exact)
+        if self._options.overwrite and self._before and self._begins_anew(*settled, exact):
+            settled = self._as_before({}, exact)
+        return *settled, exact
+
+    def _as_before(
+        self, before: Mapping[str, Any], exact: FaceModel
+    ) -> tuple[ModelOptions, PipelineOptions]:
         self._before, self._shard_size = before, before.get("shard_size")
-        wanted = run_as_before(wanted, before)
+        wanted, pipeline = run_as_before(self._options.model, before), self._options.pipeline
         size = pipeline.batch_size or before.get("batch_size")
-        exact = open_exact(wanted)
         size = size or auto_batch_size(wanted.device, exact.preprocessing.image_size)
-        return wanted, replace(pipeline, batch_size=size), exact
+        return wanted, replace(pipeline, batch_size=size)
+
+    def _begins_anew(
+        self, wanted: ModelOptions, pipeline: PipelineOptions, exact: FaceModel
+    ) -> bool:
+        """Whether the unfinished work is thrown away, so that nothing it was made with counts."""
+        chosen = {name: self._before[name] for name in _CHOSEN if name in self._before}
+        settings = self._settings(origin_of(exact, pipeline), pipeline) | chosen
+        settings |= {"engine": wanted.engine, "precision": wanted.precision}
+        return difference(self._folder, self._before, settings) is not None
 
     def _dtype(self) -> str:
         stored = None if self._base is None else self._base.dtype

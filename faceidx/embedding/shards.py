@@ -120,17 +120,17 @@ def open_job(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> s
     before = None
     try:
         before = read_job(folder)
-        difference = _difference(folder, before, settings)
+        differing = difference(folder, before, settings)
     except InputError:
         if not overwrite:
             raise
-        difference = "it cannot be read"
-    if difference and overwrite:
+        differing = "it cannot be read"
+    if differing and overwrite:
         remove_folder(folder, beside=folder.with_suffix(""))
-    elif difference:
-        raise InputError(f"{difference}; give the same, or --overwrite")
+    elif differing:
+        raise InputError(f"{differing}; give the same, or --overwrite")
     folder.mkdir(FOLDER_MODE, exist_ok=True)
-    known = None if difference or before is None else before.get(CREATED)
+    known = None if differing or before is None else before.get(CREATED)
     created = str(known or datetime.now(UTC).isoformat(timespec="microseconds"))
     with whole_file(folder / _JOB) as temporary:
         temporary.write_text(json.dumps({**settings, CREATED: created}, indent=1), "utf-8")
@@ -147,7 +147,7 @@ def _require_own(folder: Path) -> None:
         )
 
 
-def _difference(
+def difference(
     folder: Path, before: Mapping[str, Any] | None, settings: Mapping[str, Any]
 ) -> str | None:
     """What keeps the work in a folder from being gone on with, None where nothing does."""

@@ -499,6 +499,24 @@ def test_overwrite_throws_unfinished_work_with_other_options_away(
     assert (result["resumed"], result["embedded"]) == (0, 11)
 
 
+def test_nothing_of_work_that_is_thrown_away_is_taken_over(
+    pictures: Path, model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, small = tmp_path / "out.h5", PipelineOptions(batch_size=7)
+    opened: list[ModelOptions] = []
+    monkeypatch.setattr(
+        module, "choose_model", lambda wanted, *_, **__: opened.append(wanted) or model
+    )
+    with monkeypatch.context() as patch:
+        _interrupt(model, patch, after=1)
+        with pytest.raises(_PulledPlugError):
+            embed(_options(pictures, out, dtype="float16", pipeline=small))
+    flipped = PipelineOptions(flip=True)
+    assert embed(_options(pictures, out, pipeline=flipped, overwrite=True))["batch_size"] == 32
+    assert (opened[-1].engine, opened[-1].precision) == ("auto", "auto")
+    assert _content(out)["embeddings"][0] == "float32"
+
+
 @pytest.mark.parametrize(
     "text",
     [
