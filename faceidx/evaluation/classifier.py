@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 _BLOCK = 4096
 # The figures are of the nearest, and of the nearest five.
 _RANKS = (1, 5)
+_NO_DIRECTION = "holds NaN or infinity, or has length zero"
 
 
 @dataclass(kw_only=True)
@@ -269,12 +271,20 @@ def _read_file(path: Path, model: FaceModel) -> Labelled:
         require_same_fingerprint(
             model.fingerprint(), model.name, file.origin.fingerprint, str(path)
         )
+        keys, identities = file.paths(), file.identities()
+        raw = file.vectors() * file.norms()[:, None]
+        # What makes no probability is no answer either: a file may come from elsewhere.
+        usable = np.isfinite(raw).all(axis=1) & raw.any(axis=1)
+        if not usable.all():
+            number = int(np.count_nonzero(~usable))
+            logger.warning("%d rows cannot be used (NaN, infinite or zero)", number)
+        lost = np.flatnonzero(~usable)
         return Labelled(
-            keys=file.paths(),
-            identities=file.identities(),
-            raw=file.vectors() * file.norms()[:, None],
-            failed=file.left().reasons(),
-            failed_identities=file.identities_left(),
+            keys=list(compress(keys, usable)),
+            identities=list(compress(identities, usable)),
+            raw=raw[usable],
+            failed=[*((keys[row], _NO_DIRECTION) for row in lost), *file.left().reasons()],
+            failed_identities=[*(identities[row] for row in lost), *file.identities_left()],
         )
 
 

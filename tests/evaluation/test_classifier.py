@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -70,6 +72,26 @@ def test_a_picture_of_somebody_known_that_cannot_be_read_is_missed(
             assert told[rank]["trials"] == 2 and told[rank]["errors"] >= 1
             assert told[rank] == judged[rank]
     assert (judged["failed"], judged["unknown_identities"]) == (2, 1)  # not whom nobody named
+
+
+def test_rows_of_no_direction_are_missed_and_never_a_match(
+    run_cli: RunCli, fake_model_file: Path, tmp_path: Path
+) -> None:
+    photos, store = tmp_path / "photos", tmp_path / "photos.h5"
+    for number in range(4):
+        draw(photos / "anna" / f"{number}.png", seed=number)
+    run_cli("embed", photos, "--model", fake_model_file, "--out", store)
+    with h5py.File(store, "r+") as file:
+        file["embeddings"][0] = np.nan
+        file["embeddings"][1] = 0
+        norms = file["norms"]
+        norms[2] = np.inf
+    out = tmp_path / "who.jsonl"
+    told = run_cli.json("classify", store, "--model", fake_model_file, "--out", out)
+    assert (told["probes"], told["failed"], told["matched"], told["unknown"]) == (4, 3, 1, 3)
+    assert told["rank5"]["trials"] == 4 and told["rank5"]["errors"] == 3
+    last = [json.loads(line) for line in out.read_text("utf-8").splitlines()][-3:]
+    assert [(row["score"], row["decision"]) for row in last] == [(None, "unknown")] * 3
 
 
 @pytest.mark.parametrize(("threshold", "code"), [("1.5", 0), ("-0.1", 0), ("nan", 2)])
