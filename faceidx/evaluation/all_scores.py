@@ -8,16 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from faceidx.embedding.store import EmbeddingFile
-from faceidx.errors import InputError
 from faceidx.evaluation.counted import CountedScores, ScoreCounter, as_counted
+from faceidx.evaluation.unit_rows import require_unit
 from faceidx.progress import Progress, ProgressCallback, silent
 
 _ROWS = 8192  # of one read from the file
 _LEFT, _RIGHT = 2048, 1024  # rows of one matrix product: its scores stay in the cache
 _HARDEST = 12
-# Half precision makes rows of length 1 up to 1.0005 long. Longer ones than this might have products
-# beyond `counted.LARGEST`.
-_LONGEST = 1.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,13 +170,5 @@ def _rows(places: np.ndarray, ours: _Block, others: _Block) -> tuple[np.ndarray,
 def _block(file: EmbeddingFile, people: np.ndarray, first: int) -> _Block:
     rows = first + np.flatnonzero(people[first : first + _ROWS] >= 0)
     vectors = file.vectors(slice(first, first + _ROWS))[rows - first]
-    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-    if not np.isfinite(lengths).all():
-        raise InputError(f"{file.path} holds embeddings that are no finite numbers; embed again")
-    wrong = np.flatnonzero(lengths > _LONGEST)
-    if len(wrong):
-        raise InputError(
-            f"{file.path}: row {rows[wrong[0]]} has the length {lengths[wrong[0]]:.4g}; all rows "
-            "must be of length 1; embed again"
-        )
+    require_unit(vectors, rows, file.path)
     return _Block(vectors=vectors, people=people[rows], rows=rows)

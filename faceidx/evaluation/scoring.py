@@ -16,6 +16,7 @@ from faceidx.evaluation.bootstrap import Units, bootstrap_fits, units_of
 from faceidx.evaluation.lists.finding import Way, find_way, resolve
 from faceidx.evaluation.lists.pairs import PairList
 from faceidx.evaluation.templates import template_vectors
+from faceidx.evaluation.unit_rows import require_unit
 from faceidx.images.keys import folder_of
 from faceidx.progress import Progress, ProgressCallback, silent
 
@@ -253,6 +254,7 @@ def _read_rows(file: EmbeddingFile, rows: np.ndarray) -> np.ndarray:
         chosen = rows[start:end]
         read = file.vectors(slice(int(chosen[0]), int(chosen[-1]) + 1))
         vectors[start:end] = read[chosen - chosen[0]]
+    require_unit(vectors, rows, file.path)
     return vectors
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -286,6 +287,16 @@ def test_people_of_pairs_that_are_left_out_are_not_drawn(
     assert (first["missing"], first["auc_ci_method"]) == (12, "bootstrap-identities")
     for name in ("auc_ci", "eer_ci", "accuracy_ci", "tar_at_far"):
         assert again[name] == first[name]
+
+
+@pytest.mark.parametrize("length", [0, 0.5, 2])
+def test_rows_that_are_not_of_length_1_are_refused_rather_than_scored(
+    people: tuple[Path, Path], length: float
+) -> None:
+    with h5py.File(people[1], "r+") as file:
+        file["embeddings"][5] *= np.float32(length)
+    with pytest.raises(InputError, match=f"row 5 has the length {length}; .* of length 1"):
+        verify_pairs(VerifyOptions(pairs=people[0], embeddings=people[1]))
 
 
 def test_an_interval_of_too_many_pairs_is_said_to_be_too_narrow(
