@@ -255,10 +255,7 @@ class _Job:
         }
 
     def _settle(self) -> tuple[ModelOptions, PipelineOptions, FaceModel]:
-        """What was asked for, and for the rest what the unfinished work or the file had.
-
-        With the model as its file's natural engine runs it.
-        """
+        """What was asked for, else what unfinished work or the file had; the model in float32."""
         exact = open_exact(self._options.model)
         settled = self._as_before(self._recorded(), exact)
         if self._options.overwrite and self._before and self._begins_anew(*settled, exact):
@@ -270,8 +267,8 @@ class _Job:
     ) -> tuple[ModelOptions, PipelineOptions]:
         self._before, self._shard_size = before, before.get("shard_size")
         wanted, pipeline = run_as_before(self._options.model, before), self._options.pipeline
-        size = pipeline.batch_size or before.get("batch_size")
-        size = size or auto_batch_size(wanted.device, exact.preprocessing.image_size)
+        suits = auto_batch_size(wanted.device, exact.preprocessing.image_size)
+        size = pipeline.batch_size or before.get("batch_size") or suits
         return wanted, replace(pipeline, batch_size=size)
 
     def _begins_anew(
