@@ -46,7 +46,7 @@ def run_and_exit(command: click.Command) -> NoReturn:
         sys.stdout.reconfigure(errors="backslashreplace")
     interrupts = _Interrupts()
     try:
-        code = command.main(standalone_mode=False, prog_name="faceidx")
+        code = _run(command, interrupts)
         sys.stdout.flush()
     except click.exceptions.Exit as wanted:
         code = wanted.exit_code
@@ -73,33 +73,48 @@ def run_and_exit(command: click.Command) -> NoReturn:
         where = f"{error.filename}: " if error.filename else ""
         code = _fail(f"{where}{error.strerror or error}", EXIT_FAILED)
     except Exception as error:
-        if interrupts.seen:
-            code = _fail(_INTERRUPTED, EXIT_INTERRUPTED)
-        elif any(word in str(error).lower() for word in _WORDS_OF_NO_MEMORY):
-            code = _fail(_NO_MEMORY, EXIT_FAILED)
-        else:
+        if not any(word in str(error).lower() for word in _WORDS_OF_NO_MEMORY):
             raise
+        code = _fail(_NO_MEMORY, EXIT_FAILED)
     interrupts.ignore()  # it is done, and nothing is left to be interrupted
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _run(command: click.Command, interrupts: _Interrupts) -> Any:
+    try:
+        return command.main(standalone_mode=False, prog_name="faceidx")
+    except click.exceptions.Exit:
+        raise
+    except Exception:
+        if interrupts.seen:  # whatever was made of it: "no face detector", say, by an import
+            raise KeyboardInterrupt from None
+        raise
+
+
 class _Interrupts:
-    """Ctrl-C, known as such whatever libraries make of it while they are being imported."""
+    """Ctrl-C and SIGTERM, known as such whatever libraries make of them while being imported.
+
+    A batch system or a container ends a job by SIGTERM, at which Python would die on the spot and
+    leave what is half written; as the first process of a container it would not even do that.
+    """
 
     def __init__(self) -> None:
         self.seen = False
         # Not where it is ignored, as for a job in the background, or where somebody else listens.
-        self._ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        if self._ours:
-            signal.signal(signal.SIGINT, self._hear)
+        defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        self._ours = [n for n, default in defaults.items() if signal.getsignal(n) is default]
+        for number in self._ours:
+            signal.signal(number, self._hear)
 
     def ignore(self) -> None:
         """Listen no more."""
-        if self._ours:
-            signal.signal(signal.SIGINT, lambda *_: None)
+        for number in self._ours:
+            signal.signal(number, lambda *_: None)
 
-    def _hear(self, *_: object) -> None:
+    def _hear(self, number: int, _: object) -> None:
         self.seen = True
+        if number == signal.SIGTERM:  # `timeout` sends it twice, the second amidst the clearing up
+            signal.signal(number, lambda *_: None)
         raise KeyboardInterrupt
 
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import pytest
 
 from faceidx.cli import frame
 from faceidx.errors import FaceidxError, InputError, JobError
+from faceidx.files import whole_file
 from faceidx.progress import Progress
 from tests.conftest import RunCli
 
@@ -113,18 +114,47 @@ def test_an_empty_path_is_not_the_current_folder(run_cli: RunCli, tmp_path: Path
     assert "the path is empty" in err
 
 
-def test_an_interrupt_is_130_whatever_a_library_makes_of_it(run: Run, capfd: Capture) -> None:
+@pytest.fixture
+def _listening() -> Iterator[None]:
+    """Signals as they are in a command in the foreground; a job in the background ignores one."""
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, default) for number, default in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_listening")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("made_of_it", [ImportError, InputError, JobError, OSError])
+def test_an_interrupt_is_130_whatever_a_library_makes_of_it(
+    sent: signal.Signals, made_of_it: type[Exception], run: Run, capfd: Capture
+) -> None:
     def command() -> Any:
         try:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), sent)
             time.sleep(10)
         except KeyboardInterrupt:
-            raise ImportError("initialization failed") from None
+            raise made_of_it("initialization failed") from None
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     assert run(command) == 130
     assert capfd.readouterr().err == f"faceidx: error: {frame._INTERRUPTED}\n"
-    os.kill(os.getpid(), signal.SIGINT)  # when all is done it changes nothing
+    os.kill(os.getpid(), sent)  # when all is done it changes nothing
+
+
+@pytest.mark.usefixtures("_listening")
+def test_sigterm_leaves_nothing_half_written(run: Run, tmp_path: Path) -> None:
+    def command() -> Any:
+        with whole_file(tmp_path / "out") as temporary:
+            temporary.write_bytes(b"half")
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(10)
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)  # as `timeout` does
+
+    assert run(command) == 130
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
