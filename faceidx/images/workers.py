@@ -166,13 +166,13 @@ class _Worker:
         self._child = Child("faceidx.images.worker", "serve", environment=_ONE_THREAD)
         try:
             ready = self._child.connection.recv_bytes() == READY
+            self._room = self._shared() if ready else np.empty(0, np.uint8)
         except (EOFError, OSError):
             ready = False
         if not ready:
             code = self.end()
             kind = _KilledError if code < 0 else JobError
             raise kind(f"the process that decodes pictures ended at its start ({code})")
-        self._room = self._shared()
 
     def _shared(self) -> np.ndarray:
         """Memory that it leaves faces in: a socket would have them copied four times."""

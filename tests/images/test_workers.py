@@ -189,6 +189,29 @@ def test_a_worker_that_somebody_kills_while_it_starts_is_started_again(
     assert (tmp_path / "starts").read_text().count("\n") == 3
 
 
+def test_a_worker_that_somebody_kills_before_it_has_its_memory_is_started_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    starts = 0
+
+    def killed_at_first(self: workers._Worker) -> np.ndarray:
+        nonlocal starts
+        starts += 1
+        if starts == 1:
+            self._child.process.kill()
+            self._child.process.wait()
+        return shared(self)
+
+    shared = workers._Worker._shared
+    monkeypatch.setattr(workers._Worker, "_shared", killed_at_first)
+    monkeypatch.setattr(workers, "_idle", [])
+    monkeypatch.setattr(workers, "_SECONDS_TO_START_AGAIN", 0.0)
+    (result,) = _results(["a"])
+    assert isinstance(result, Prepared)
+    assert starts == 2
+    workers._end_all()
+
+
 def test_of_many_pictures_workers_start_before_the_first_is_known(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
