@@ -10,9 +10,11 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from faceidx.errors import InputError, JobError
@@ -95,17 +97,18 @@ def whole_file(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is a device or a pipe; give the path of a file")
     temporary = _beside(path)
-    try:
+
+    def appear() -> None:
+        temporary.replace(path)
+        sync(path.absolute().parent)
+
+    with ExitStack() as clearing, _said_of(path):
+        clearing.callback(temporary.unlink, missing_ok=True)
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE))
         yield temporary
         sync(temporary)
         temporary.chmod(FILE_MODE)
-        temporary.replace(path)
-        sync(path.absolute().parent)
-    except OSError as error:
-        raise JobError(f"{path} could not be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        _now_or_together(path, appear, clearing)
 
 
 @contextmanager
@@ -128,19 +131,75 @@ def whole_folder(path: Path) -> Iterator[Path]:
         # Exchanged it could be, but not emptied: what it held would stay in a hidden folder.
         raise InputError(f"{path} is read-only, so that it cannot be replaced")
     temporary = _beside(path)
-    try:
+
+    def appear() -> None:
+        take_the_place(temporary, path)
+        sync(path.absolute().parent)
+
+    with ExitStack() as clearing, _said_of(path):
+        clearing.callback(shutil.rmtree, temporary, ignore_errors=True)
         temporary.mkdir(FOLDER_MODE)
         yield temporary
         for file in sorted(temporary.rglob("*")):
             file.chmod(FOLDER_MODE if file.is_dir() else FILE_MODE)
             sync(file)
         sync(temporary)
-        take_the_place(temporary, path)
-        sync(path.absolute().parent)
+        _now_or_together(path, appear, clearing)
+
+
+@contextmanager
+def _said_of(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise JobError(f"{path} could not be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Together:
+    appearing: list[tuple[Path, Callable[[], None]]] = field(default_factory=list)
+    clearing: ExitStack = field(default_factory=ExitStack)
+
+
+_together: ContextVar[_Together | None] = ContextVar("together", default=None)
+
+
+@contextmanager
+def together(*outputs: Path | None) -> Iterator[None]:
+    """Have whole files and folders of the block appear when it ends, one right after another.
+
+    Where it raises, or is killed, there is none of them, and the same command can be run again.
+    Locks that are taken in it are held as long.
+
+    Args:
+        outputs: that no other process may write meanwhile, and whose leftovers are cleared.
+
+    Raises:
+        InputError: another process is writing one of them now.
+    """
+    all_of_it = _Together()
+    with all_of_it.clearing as clearing:
+        for output in outputs:
+            if output is not None:
+                clearing.enter_context(writer_lock(output))
+                remove_leftovers(output)
+        token = _together.set(all_of_it)
+        try:
+            yield
+        finally:
+            _together.reset(token)
+        for path, appear in all_of_it.appearing:
+            with _said_of(path):
+                appear()
+
+
+def _now_or_together(path: Path, appear: Callable[[], None], clearing: ExitStack) -> None:
+    all_of_it = _together.get()
+    if all_of_it is None:
+        appear()
+        return
+    all_of_it.appearing.append((path, appear))
+    all_of_it.clearing.enter_context(clearing.pop_all())
 
 
 @contextmanager
@@ -263,11 +322,12 @@ def writer_lock(target: Path) -> Iterator[None]:
     descriptor = _locked(lock)
     if descriptor is None:
         raise InputError(f"{target} is being written by another process; wait until it ends")
-    try:
+    with ExitStack() as clearing:
+        clearing.callback(os.close, descriptor)
+        clearing.callback(lock.unlink, missing_ok=True)
         yield
-    finally:
-        lock.unlink(missing_ok=True)
-        os.close(descriptor)
+        if all_of_it := _together.get():
+            all_of_it.clearing.enter_context(clearing.pop_all())
 
 
 def _locked(lock: Path) -> int | None:

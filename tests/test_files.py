@@ -18,6 +18,7 @@ from faceidx.files import (
     require_parent,
     scratch_folder,
     sha256_file,
+    together,
     whole_file,
     whole_folder,
     writer_lock,
@@ -277,6 +278,56 @@ def _hold(target: Path, held: object, release: object) -> None:
     with writer_lock(target):
         held.set()  # type: ignore[attr-defined]
         release.wait(60)  # type: ignore[attr-defined]
+
+
+def _write_both(folder: Path) -> None:
+    with whole_folder(folder / "report") as report:
+        _fill(report, "new")
+    assert not (folder / "report/inner").exists()
+    with whole_file(folder / "scores.csv") as scores:
+        scores.write_text("new")
+    assert not (folder / "scores.csv").exists()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_outputs_that_are_written_together_appear_at_the_end(
+    replaced: bool, tmp_path: Path
+) -> None:
+    if replaced:
+        (tmp_path / "report").mkdir()
+        (tmp_path / "report/old.txt").touch()
+    with together(tmp_path / "scores.csv", None):
+        _write_both(tmp_path)
+    assert _names(tmp_path) == ["report", "scores.csv"]
+    assert _names(tmp_path / "report") == ["inner"]
+    assert _mode(tmp_path / "scores.csv") == 0o600
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])
+def test_where_one_of_them_fails_none_appears(error: type[BaseException], tmp_path: Path) -> None:
+    with pytest.raises(error), together(tmp_path / "scores.csv"):
+        _write_both(tmp_path)
+        raise error
+    assert _names(tmp_path) == []
+
+
+def test_outputs_written_together_are_locked_and_rid_of_what_killed_writers_left(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "scores.csv"
+    left = tmp_path / ".faceidx-tmp-0123456789ab-scores.csv"
+    left.touch()
+    with together(path):
+        assert not left.exists()
+        with pytest.raises(InputError, match="being written by another"), writer_lock(path):
+            pass
+        with writer_lock(tmp_path / "other"):
+            pass
+        with pytest.raises(InputError), writer_lock(tmp_path / "other"):
+            pass  # until all has appeared
+    with writer_lock(path), writer_lock(tmp_path / "other"):
+        pass
+    assert _names(tmp_path) == []
 
 
 def test_a_second_writer_is_turned_away_until_the_first_ends(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from faceidx.embedding.photos import embed_or_warn
 from faceidx.embedding.pipeline import PipelineOptions
 from faceidx.embedding.store import EmbeddingFile, is_embeddings, require_same_fingerprint
 from faceidx.errors import InputError
-from faceidx.files import refuse_existing, require_parent
+from faceidx.files import refuse_existing, require_parent, together
 from faceidx.images.sources import open_source
 from faceidx.models.face_model import FaceModel
 from faceidx.models.open import ModelOptions, open_model
@@ -84,7 +84,8 @@ def classify_n_way(
     probes = _read(options, model, progress)
     order, scores = top_classes(model, probes.raw, max(options.top_k or TOP_K, *_RANKS))
     answers = list(_answers(probes, names, order, scores, options))
-    first = write_rows(options.out, ANSWER_HEADER, answers)
+    with together(options.out):
+        first = write_rows(options.out, ANSWER_HEADER, answers)
     matched = sum(answer.rank == 1 and answer.decision == MATCH for answer in answers)
     total = len(probes.keys) + len(probes.failed)
     summary: dict[str, Any] = {

@@ -25,7 +25,7 @@ from faceidx.evaluation.comparison_table import (
 from faceidx.evaluation.markup import face, notes, pair_figure, table
 from faceidx.evaluation.plots import Curve, write_overlaid_plots
 from faceidx.evaluation.report_folder import making_facts, plot_figures, write_contents
-from faceidx.files import whole_folder
+from faceidx.files import together, whole_folder
 
 _SHOWN = 12
 
@@ -35,7 +35,7 @@ def write_comparison(folder: Path, comparison: Comparison, options: CompareOptio
 
     With `options.pictures` the pairs on which systems disagree are shown as faces, else by name.
     """
-    with whole_folder(folder) as temporary:
+    with together(folder), whole_folder(folder) as temporary:
         plots = write_overlaid_plots(
             temporary, [Curve(s.roc, s.figures.points, s.name) for s in comparison.systems]
         )

@@ -16,7 +16,7 @@ from faceidx.evaluation.lists.pairs import PairList
 from faceidx.evaluation.scoring import score_pairs
 from faceidx.evaluation.verdict import VerifyOptions
 from faceidx.evaluation.verification import check_options, embeddings_of
-from faceidx.files import whole_file
+from faceidx.files import together, whole_file
 from faceidx.progress import ProgressCallback, silent
 from faceidx.tables import write_csv
 
@@ -57,6 +57,7 @@ def score_unlabelled(options: VerifyOptions, progress: ProgressCallback = silent
         )
     )
     with (
+        together(options.scores),
         whole_file(options.scores) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):

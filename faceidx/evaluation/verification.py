@@ -36,7 +36,7 @@ from faceidx.evaluation.verdict import (
     VerifyOptions,
     write_scores,
 )
-from faceidx.files import refuse_existing, require_parent, whole_file
+from faceidx.files import refuse_existing, require_parent, together, whole_file
 from faceidx.progress import ProgressCallback, silent
 
 
@@ -357,6 +357,11 @@ def _warnings(
 
 
 def _write(verification: Verification | OneClass, options: VerifyOptions) -> None:
+    with together(options.scores, options.save_threshold, options.report):
+        _write_each(verification, options)
+
+
+def _write_each(verification: Verification | OneClass, options: VerifyOptions) -> None:
     if options.scores is not None:
         with whole_file(options.scores) as temporary:
             write_scores(temporary, verification)

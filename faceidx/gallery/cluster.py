@@ -25,6 +25,7 @@ from faceidx.files import (
     refuse_existing,
     remove_leftovers,
     require_parent,
+    together,
     whole_folder,
     writer_lock,
 )
@@ -121,11 +122,12 @@ def cluster(options: ClusterOptions, *, progress: ProgressCallback = silent) -> 
     copies = _duplicates(scores, rows, options.duplicates)
     table = _table(paths, identities, usable, vectors, labels, copies)
     copied = missing = 0
-    if options.copy_to:
-        _require_pictures(options, table)
-        copied, missing = _copy(options, table, progress)
-    # Last: whoever finds it has all there is, and what was killed before can simply be run again.
-    write_rows(options.out, HEADER, table)
+    with together(options.out):
+        if options.copy_to:
+            _require_pictures(options, table)
+            copied, missing = _copy(options, table, progress)
+        # Last: who finds it has all there is, and what was killed before can simply be run again.
+        write_rows(options.out, HEADER, table)
     sizes = np.bincount(labels)[1:]
     if len(usable) < len(paths):
         _log.warning("%d faces have no usable embedding: no group", len(paths) - len(usable))

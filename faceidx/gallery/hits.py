@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from faceidx.embedding.store import EmbeddingFile
-from faceidx.files import refuse_existing, require_parent
+from faceidx.files import refuse_existing, require_parent, together
 from faceidx.gallery.folder import load_gallery
 from faceidx.gallery.probes import probe_blocks, probes_of_file
 from faceidx.gallery.search import rankings, require_pictures
@@ -75,6 +75,7 @@ def search_file(options: SearchOptions, *, progress: ProgressCallback = silent) 
     with (
         load_gallery(options.gallery, device=options.device) as gallery,
         EmbeddingFile(options.file) as file,
+        together(options.out),
     ):
         require_comparable(gallery.origin, gallery.dim, gallery.path, [file])
         require_pictures(gallery)

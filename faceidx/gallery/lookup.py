@@ -19,7 +19,7 @@ from faceidx.embedding.views import Views, found_with_answers, write_views
 from faceidx.errors import InputError
 from faceidx.evaluation.command_line import command_of
 from faceidx.evaluation.report_folder import check_pictures, check_report
-from faceidx.files import refuse_existing, require_parent
+from faceidx.files import refuse_existing, require_parent, together
 from faceidx.gallery.classify import ClassifyOptions, classify, settle
 from faceidx.gallery.folder import Gallery, load_gallery
 from faceidx.gallery.probes import Probes, every_probe_of_file
@@ -96,30 +96,31 @@ def look_up(
         decision = settle(gallery, options)
         with _probes(options, gallery, progress) as read:
             nearest: dict[str, Answer] | None = {} if options.annotate else None
-            found = classify(
-                gallery,
-                read.probes,
-                options,
-                decision=decision,
-                cases=SHOWN if options.report else 0,
-                nearest_answers=nearest,
-                progress=progress,
-            )
-        if options.annotate and nearest is not None:
-            _annotate(options.annotate, read, nearest, progress)
-        if options.report:
-            from faceidx.gallery.report import write_identification_report
+            with together(options.out, options.report):
+                found = classify(
+                    gallery,
+                    read.probes,
+                    options,
+                    decision=decision,
+                    cases=SHOWN if options.report else 0,
+                    nearest_answers=nearest,
+                    progress=progress,
+                )
+                if options.annotate and nearest is not None:
+                    _annotate(options.annotate, read, nearest, progress)
+                if options.report:
+                    from faceidx.gallery.report import write_identification_report
 
-            write_identification_report(
-                options.report,
-                gallery,
-                found,
-                probes=str(options.probes),
-                pictures=options.pictures,
-                gallery_pictures=options.gallery_pictures or options.pictures,
-                command=command_line(options),
-                warnings=found.warnings,
-            )
+                    write_identification_report(
+                        options.report,
+                        gallery,
+                        found,
+                        probes=str(options.probes),
+                        pictures=options.pictures,
+                        gallery_pictures=options.gallery_pictures or options.pictures,
+                        command=command_line(options),
+                        warnings=found.warnings,
+                    )
     paths = {"report": options.report, "annotate": options.annotate}
     return {**found.summary, "failed": read.failed, **paths}, found.first
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from faceidx.errors import InputError, JobError
-from faceidx.files import refuse_existing, require_parent, sha256_file, whole_file
+from faceidx.files import refuse_existing, require_parent, sha256_file, together, whole_file
 from faceidx.models.file import ModelFile, backbone_digest, write_model
 from faceidx.models.onnx_record import CLASSIFIER, attach_record
 from faceidx.models.open import ModelOptions, kind_of, read_content
@@ -68,10 +68,11 @@ def export(options: ExportOptions) -> dict[str, Any]:
         content = without_names(content)
     source = str(options.model.path)
     facts: dict[str, Any] = {"opset": None, "least_cosine": None, "largest_difference": None}
-    if suffix == ".onnx":
-        facts |= _write_onnx(content, source, options.out)
-    else:
-        write_model(options.out, content)
+    with together(options.out):
+        if suffix == ".onnx":
+            facts |= _write_onnx(content, source, options.out)
+        else:
+            write_model(options.out, content)
     record = content.record
     return {
         "out": str(options.out),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from faceidx.errors import InputError
-from faceidx.files import refuse_existing, require_parent, sha256_file, whole_file
+from faceidx.files import refuse_existing, require_parent, sha256_file, together, whole_file
 from faceidx.models.about import describe
 from faceidx.models.file import ModelFile, write_model
 from faceidx.models.onnx_file import read_onnx
@@ -61,7 +61,8 @@ def import_model(options: ImportOptions) -> dict[str, Any]:
         content = read_content(options.model)
         content.record.training["source"] = source
         _run_once(content, str(path))
-        write_model(options.out, content)
+        with together(options.out):
+            write_model(options.out, content)
     facts = describe(ModelOptions(path=options.out))
     return {"out": str(options.out), "source": source, **facts}
 
@@ -101,5 +102,5 @@ def _copy_onnx(options: ImportOptions, source: dict[str, str]) -> None:
         data = file.graph.SerializeToString()
     except ValueError as error:
         raise InputError(f"{path} is too large for one ONNX file ({error})") from None
-    with whole_file(options.out) as temporary:
+    with together(options.out), whole_file(options.out) as temporary:
         temporary.write_bytes(data)

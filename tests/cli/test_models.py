@@ -31,3 +31,17 @@ def test_a_record_that_goes_down_without_end_is_told_all_the_same(
     write_model(path, content)
     out, _ = run_cli("models", "info", path)
     assert "training:\n  a:\n    a:\n      a: {'a': {'a': " in out
+
+
+def test_what_a_killed_command_left_goes_with_the_next_one(
+    fake_model_file: Path, pictures: Path, tmp_path: Path, run_cli: RunCli
+) -> None:
+    commands = {
+        "m.safetensors": ("models", "export", fake_model_file),
+        "who.csv": ("classify", pictures, "--model", fake_model_file),
+    }
+    for name, words in commands.items():
+        left = tmp_path / f".faceidx-tmp-0123456789ab-{name}"
+        left.touch()
+        run_cli(*words, "--out", tmp_path / name)
+        assert not left.exists()

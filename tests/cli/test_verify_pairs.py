@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from faceidx.embedding.store import Left, Origin, write_embeddings
+from faceidx.errors import JobError
 from tests.conftest import RunCli
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -134,6 +135,22 @@ def test_all_outputs_are_written_and_named(run: Run, folder: Path) -> None:
     again = run("s.csv", "--json")
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["auc"] == result["auc"]
+
+
+def test_where_the_report_cannot_be_made_the_same_command_can_be_run_again(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise JobError("No space left on device")
+
+    before = sorted(folder.iterdir())
+    outputs = ["--scores", "s.csv", "--report", "verdict", "--save-threshold", "t.json"]
+    command = ["pairs.csv", "--embeddings", "faces.h5", *outputs, "--at-fmr", "0.1"]
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr("faceidx.evaluation.report.write_report", full)
+        assert run(*command).returncode == 1
+    assert sorted(folder.iterdir()) == before
+    assert run(*command).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from faceidx.errors import JobError
 from faceidx.gallery.build import BuildOptions, build
 from faceidx.gallery.cases import FALSE_POSITIVE, KeptCases
 from faceidx.gallery.search import Candidate
@@ -63,6 +64,27 @@ def test_the_page_shows_probes_beside_faces_and_nothing_runs_on_it(
     run_cli(*command, code=2)
     run_cli(*command, "--overwrite")
     assert "Only names are shown" in (report / "index.html").read_text("utf-8")
+
+
+def test_where_the_page_cannot_be_made_the_same_command_can_be_run_again(
+    gallery_and_probes: tuple[Path, Path, Path],
+    tmp_path: Path,
+    run_cli: RunCli,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise JobError("No space left on device")
+
+    gallery, probes, _ = gallery_and_probes
+    before = sorted(tmp_path.iterdir())
+    command = ("classify", probes, "--index", gallery, "--threshold", "0.55",
+               "--report", tmp_path / "report", "--out", tmp_path / "who.csv")  # fmt: skip
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr("faceidx.gallery.report.write_identification_report", full)
+        run_cli(*command, code=1)
+    assert sorted(tmp_path.iterdir()) == before
+    run_cli(*command)
+    assert {"report", "who.csv"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_a_report_among_the_pictures_it_is_of_is_refused(
