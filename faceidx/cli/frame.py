@@ -171,6 +171,7 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapped(*args: Any, as_json: bool, verbose: bool, **kwargs: Any) -> None:
         _set_up_logging(verbose)
+        _require_folder()
         refuse_lost_inputs(click.get_current_context())
         result, summary, *code = function(*args, **kwargs)
         if as_json:
@@ -182,6 +183,14 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
             raise click.exceptions.Exit(code[0])
 
     return wrapped
+
+
+def _require_folder() -> None:
+    """Relative paths mean nothing in a folder that is gone, and MKL ends the process there."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise InputError("the current folder was removed; change to one that is there") from None
 
 
 def device_option(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -114,6 +114,17 @@ def test_an_empty_path_is_not_the_current_folder(run_cli: RunCli, tmp_path: Path
     assert "the path is empty" in err
 
 
+def test_a_current_folder_that_was_removed_is_named_as_the_reason(
+    run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for words in (("embed", "a", "--model", "m.onnx", "--out", "o.h5"), ("models", "list")):
+        assert "the current folder was removed" in run_cli(*words, code=2)[1]
+
+
 @pytest.fixture
 def _listening() -> Iterator[None]:
     """Signals as they are in a command in the foreground; a job in the background ignores one."""
