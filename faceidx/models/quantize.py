@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from faceidx.errors import InputError
+from faceidx.errors import InputError, JobError
 from faceidx.models.face_model import FaceModel
 from faceidx.models.onnx_model import OnnxModel, normalized_batch
 
@@ -36,6 +36,7 @@ def quantized(
 
     Raises:
         InputError: no pictures are given, or onnxruntime cannot quantise the graph.
+        JobError: the disk of temporary files is full.
     """
     if sample is None or not len(sample):
         raise InputError(
@@ -64,6 +65,11 @@ def quantized(
                 weight_type=QuantType.QInt8,
             )
             return onnx.load(target)
+        except OSError as error:
+            raise JobError(
+                f"{tempfile.gettempdir()}: the graph cannot be written there for a moment "
+                f"({error.strerror or error}); set TMPDIR to another folder"
+            ) from None
         except Exception as error:  # its errors share no base but Exception
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{exact.name} cannot be quantised to int8 ({reason})") from None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
@@ -12,7 +13,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from faceidx.errors import InputError
+from faceidx.errors import InputError, JobError
 from faceidx.models import engines, openvino_model
 from faceidx.models.engines import Way, build, fast_precisions
 from faceidx.models.face_model import FaceModel, normalize
@@ -191,6 +192,18 @@ def test_int8_without_pictures_says_where_they_come_from(tmp_path: Path) -> None
     )
     with pytest.raises(InputError, match=r"calibrated on the pictures.*--precision"):
         open_model(options)
+
+
+def test_a_full_disk_of_temporary_files_is_not_held_against_the_graph(
+    fake_model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    exact = _exact(fake_model_file)
+    monkeypatch.setattr(onnx, "save", full)
+    with pytest.raises(JobError, match=r"No space left on device\); set TMPDIR"):
+        build(exact, Way(engine="onnx", precision="int8"), device="cpu", sample=_pictures(4))
 
 
 def test_calibrating_leaves_the_log_as_it_was(fake_model_file: Path) -> None:
