@@ -125,17 +125,18 @@ def _put(crops: Sequence[np.ndarray], room: np.ndarray) -> int:
 
 
 def read_reply(
-    connection: Connection, size: tuple[int, int], room: np.ndarray
+    connection: Connection, pictures: int, size: tuple[int, int], room: np.ndarray
 ) -> list[Prepared | str]:
     """Read what `_reply` sent: what was made of each picture, or the reason why nothing was.
 
     Args:
+        pictures: that it was asked for.
         size: (height, width) of the faces.
         room: the memory that both see; empty where there is none.
 
     Raises:
         EOFError, OSError: the worker has died.
-        ValueError, TypeError, LookupError: it sent something else.
+        ValueError, TypeError, LookupError, AttributeError: it sent something else.
     """
     told = json.loads(connection.recv_bytes())
     lines, shared = told["pictures"], told["shared"]
@@ -150,6 +151,7 @@ def read_reply(
     row = found_row = 0
     for line in lines:
         if "reason" in line:
+            line["reason"].encode()  # it is text, and can be written
             results.append(line["reason"])
             continue
         faces = None
@@ -160,4 +162,6 @@ def read_reply(
         row += line["faces"]
     if (row, found_row) != (len(crops), len(found)):
         raise ValueError("not as many faces as announced")
+    if len(results) != pictures:
+        raise ValueError("not as many pictures as asked for")
     return results

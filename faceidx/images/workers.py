@@ -144,7 +144,7 @@ def _attempt(pictures: Sequence[Picture], prepare: Prepare) -> list[Prepared | s
     worker = _take()
     try:
         results = worker.ask(pictures, prepare)
-    except (EOFError, OSError, ValueError, TypeError, LookupError):
+    except (EOFError, OSError, ValueError, TypeError, LookupError, AttributeError):
         # It has died, or what it sends makes no sense.
         return worker.end()
     except BaseException:
@@ -192,7 +192,7 @@ class _Worker:
 
     def ask(self, pictures: Sequence[Picture], prepare: Prepare) -> list[Prepared | str]:
         self._child.connection.send((_folder(), prepare, pictures))
-        return read_reply(self._child.connection, prepare.size, self._room)
+        return read_reply(self._child.connection, len(pictures), prepare.size, self._room)
 
     def is_alive(self) -> bool:
         return self._child.is_alive()

@@ -6,9 +6,11 @@ import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
+from faceidx.images import worker
 from faceidx.images.decode import PictureError
 from faceidx.images.prepare import FACE, Prepared
 
@@ -38,6 +40,9 @@ class Obedient:
             raise MemoryError
         if word == "exit":
             os._exit(7)
+        if word == "forge":
+            vars(worker)["json"] = SimpleNamespace(dumps=lambda _: number)
+            raise PictureError("whatever")
         if word == "lie":
             return Prepared(np.zeros((1, 5, 1, 1), np.uint8))
         if word == "once" and self.once is not None and not self.once.exists():

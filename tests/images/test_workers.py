@@ -71,6 +71,30 @@ def test_a_worker_that_sends_something_else_is_not_believed() -> None:
     assert isinstance(a, Prepared) and isinstance(b, Prepared)
 
 
+_NOTHING = '{"faces": 0, "found": false, "far": false}'
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "",
+        f"{_NOTHING}, {_NOTHING}",
+        '{"reason": 5}',
+        '{"reason": "\\ud800"}',
+        '{"faces": 0, "found": false}',
+    ],
+)
+def test_a_worker_that_was_taken_over_costs_its_picture_alone(
+    lines: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_idle", [])
+    forged = f'forge {{"pictures": [{lines}], "shared": 0}}'
+    a, forgery, b = _results(["a", forged, "b"], count=1)
+    assert forgery == "kills its decoder (exit code 0)"
+    assert isinstance(a, Prepared) and isinstance(b, Prepared)
+    workers._end_all()
+
+
 @pytest.mark.parametrize(
     "told",
     [
@@ -89,7 +113,7 @@ def test_a_reply_that_makes_no_sense_is_none(told: str) -> None:
     for part in (told.encode(), b"", b""):
         theirs.send_bytes(part)
     with pytest.raises((ValueError, TypeError, LookupError)):
-        worker.read_reply(ours, (2, 3), np.zeros(40, np.uint8))
+        worker.read_reply(ours, 1, (2, 3), np.zeros(40, np.uint8))
 
 
 @pytest.mark.parametrize(("can_share", "room"), [(True, 40), (True, 1 << 20), (False, 0)])
