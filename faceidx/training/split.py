@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# With fewer people than this, holding whole people out would cost too much of the training set.
+# With fewer people than this whose pictures make pairs, holding whole people out would cost too
+# much of the training set.
 _PEOPLE_TO_SPARE = 20
+# So many times what people have on average is no lion's share of the pictures.
+_USUAL = 2
 # Fewer people held out have too few pairs to tell one epoch from another.
 _LEAST_HELD_OUT = 4
 # A person must have this many pictures for one to be held out.
@@ -60,10 +63,13 @@ def split_pictures(
 
 def _people_to_hold_out(labels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
     people, counts = np.unique(labels, return_counts=True)
-    if len(people) < _PEOPLE_TO_SPARE or not share:
+    if (counts >= 2).sum() < _PEOPLE_TO_SPARE or not share:
         return people[:0]
-    with_pairs: np.ndarray = rng.permutation(people[counts >= 2])
-    return with_pairs[: max(_LEAST_HELD_OUT, round(len(people) * share / 2))]
+    # One who has more pictures than are to be held out in all stays: the training set would lose
+    # what it is made of.
+    most = max(len(labels) * share, _USUAL * counts.mean())
+    with_pairs: np.ndarray = rng.permutation(people[(counts >= 2) & (counts <= most)])
+    return with_pairs[: max(_LEAST_HELD_OUT, round(len(with_pairs) * share / 2))]
 
 
 def _in_turn(

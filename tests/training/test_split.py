@@ -45,6 +45,25 @@ def test_people_with_two_pictures_keep_both_for_training() -> None:
     assert set(labels[split.classify]) == {2}
 
 
+def test_whoever_has_most_of_the_pictures_is_trained_on() -> None:
+    labels = np.repeat(np.arange(40), [400, *[3] * 39])
+    for seed in range(20):
+        assert 0 not in labels[split_pictures(labels, 0.1, seed).verify]
+
+
+def test_few_people_of_several_pictures_among_many_of_one_are_trained_on() -> None:
+    labels = np.repeat(np.arange(60), [*[10] * 5, *[1] * 55])
+    split = split_pictures(labels, 0.1, seed=0)
+    assert set(labels[split.train]) == set(range(60))
+    assert np.array_equal(split.classify, split.verify)
+
+
+def test_of_people_of_several_pictures_no_more_than_the_share_is_held_out() -> None:
+    labels = np.repeat(np.arange(1000), [*[10] * 40, *[1] * 960])
+    split = split_pictures(labels, 0.2, seed=0)
+    assert len(set(labels[split.verify])) == 4
+
+
 def test_strangers_to_the_classifier_are_the_ones_held_out() -> None:
     split = split_pictures(LABELS, 0.2, seed=1, strangers=np.array([7, 9]))
     assert set(LABELS[split.verify]) == {7, 9}
