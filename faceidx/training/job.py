@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -112,6 +113,7 @@ def settle_job(options: TrainOptions, hardware: Hardware, progress: ProgressCall
     data = load_data(options, found, start.classes, start.split_seed(options.seed), bank)
     _warn_of_judges_seen_before(options, start, found.names, data)
     _warn_of_people_unlearned(start.classes, data)
+    _warn_where_nothing_judges(options, data)
     _warn_of_losses_that_never_come_in(options, recipe, data)
     recipe.batch_size = min(recipe.batch_size, len(data.rows))
     if hardware.processes > len(data.rows):
@@ -216,6 +218,21 @@ def _require_what_options_are_about(options: TrainOptions, recipe: Recipe) -> No
         idle = [flag for flag, given in flags.items() if given]
         if idle and not there:
             raise InputError(f"{idle[0]} is of no use without {needed}; give both or neither")
+
+
+def _warn_where_nothing_judges(options: TrainOptions, data: TrainingData) -> None:
+    """Say where no picture could be held out, though a share of them was to be."""
+    judged = data.validation
+    if len(judged.classify_rows) or len(judged.verify_rows) or options.select == "pairs":
+        return
+    with suppress(ValueError):  # a folder
+        if float(options.val) > 0:
+            logger.warning(
+                "--val %s: nobody has pictures enough for some to be held out, so nothing tells "
+                "good epochs from bad ones, and the last is written as the best; give --val DIR, "
+                "or --pairs with --select pairs",
+                options.val,
+            )
 
 
 def _warn_of_losses_that_never_come_in(

@@ -270,6 +270,18 @@ def test_people_of_the_pairs_who_are_trained_on_are_told(
         assert told == (known == "person_00")
 
 
+def test_a_share_of_which_nothing_could_be_held_out_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    few = paint_people(tmp_path / "few", 4, 3)
+    for val, data in (("0.3", few), ("0", few), ("0.3", paint_people(tmp_path / "more", 4, 4))):
+        caplog.clear()
+        options = quick(data, tmp_path / "run", val=val)
+        settle_job(options, settle_hardware(options), lambda _: None)
+        told = "nothing tells good epochs from bad ones" in caplog.text
+        assert told == (val == "0.3" and data is few)
+
+
 def test_pictures_that_judge_and_are_trained_on_too_are_counted(
     small: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
