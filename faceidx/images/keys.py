@@ -9,6 +9,8 @@ PICTURE_EXTENSIONS = frozenset(
     {"jpg", "jpeg", "jpe", "png", "webp", "bmp", "tif", "tiff", "pgm", "ppm", "pnm", "gif"}
     | {"heic", "heif"}  # pictures by name always; reading them needs the extra heif
 )
+# Formats that a crop is written in under its picture's own name; others get `.png` behind it.
+_WRITTEN = frozenset({"jpg", "jpeg", "jpe", "png", "bmp", "tif", "tiff", "webp"})
 
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of a byte that is not UTF-8
 _ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
@@ -84,3 +86,25 @@ def is_picture_name(name: str) -> bool:
     """Whether the extension is one of a picture, in whatever case."""
     _, dot, extension = name.rpartition(".")
     return bool(dot) and extension.lower() in PICTURE_EXTENSIONS
+
+
+def is_crop_renamed(name: str) -> bool:
+    """Whether a crop gets `.png` behind its picture's name.
+
+    So do those that are named as another's crop would be: `a.pgm` becomes `a.pgm.png`, and beside
+    it `a.pgm.png` becomes `a.pgm.png.png`.
+    """
+    inner, _, extension = name.rpartition(".")
+    if extension.lower() not in _WRITTEN or not inner:
+        return True
+    return extension == "png" and is_picture_name(inner) and is_crop_renamed(inner)
+
+
+def photo_of_crop(key: str) -> str:
+    """Return the key of the photo that a picture is the crop of, if its name is one of a crop's.
+
+    Lists name the photo, `a.heic`, and mean the crop as well, `a.heic.png`.
+    """
+    photo = key.removesuffix(".png")
+    is_crop = is_picture_name(photo) and is_crop_renamed(photo.rpartition("/")[2])
+    return photo if is_crop else key

@@ -16,13 +16,11 @@ from PIL import Image, ImageDraw, ImageFont
 from faceidx.escape import for_terminal
 from faceidx.files import FILE_MODE
 from faceidx.images.decode import PictureError, decode
-from faceidx.images.keys import is_picture_name, unescape_key
+from faceidx.images.keys import is_crop_renamed, unescape_key
 
 SHEET_CELLS = 400
 """Faces on a contact sheet, at most."""
 
-# Formats that a crop is written in under its picture's own name; others get `.png` behind it.
-_WRITTEN = frozenset({"jpg", "jpeg", "jpe", "png", "bmp", "tif", "tiff", "webp"})
 _QUALITY: dict[str, dict[str, int]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"lossless": True},
@@ -68,20 +66,8 @@ def crop_path(key: str, number: int | None = None) -> Path:
     if not dot:
         stem, extension = name, ""
     mark = "" if number is None else f"#{number}"
-    behind = f"{extension}.png".lstrip(".") if _is_renamed(name) else extension
+    behind = f"{extension}.png".lstrip(".") if is_crop_renamed(name) else extension
     return Path(*folders, f"{stem}{mark}.{behind}")
-
-
-def _is_renamed(name: str) -> bool:
-    """Whether a crop gets `.png` behind its picture's name.
-
-    So do those that are named as another's crop would be: `a.pgm` becomes `a.pgm.png`, and beside
-    it `a.pgm.png` becomes `a.pgm.png.png`.
-    """
-    inner, _, extension = name.rpartition(".")
-    if extension.lower() not in _WRITTEN or not inner:
-        return True
-    return extension == "png" and is_picture_name(inner) and _is_renamed(inner)
 
 
 def write_crop(path: Path, crop: np.ndarray) -> None:

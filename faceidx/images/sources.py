@@ -23,6 +23,7 @@ from faceidx.images.keys import (
     escape_bytes,
     escape_key,
     folder_of,
+    is_crop_renamed,
     is_picture_name,
     unescape_key,
 )
@@ -31,6 +32,7 @@ from faceidx.images.packed import is_packed, read_packed
 from faceidx.images.pictures import Picture, Pictures
 from faceidx.images.shards import named_shards, open_shards
 from faceidx.images.spill import Records, Sorter
+from faceidx.images.templates import RECORD
 
 __all__ = [
     "PICTURE_EXTENSIONS",
@@ -212,16 +214,20 @@ def _open_list(file: Path, root: Path, spill: Path | None) -> Source:
         named += 1
 
     records = Records(_pictures_listed_once(file, sorter.merged()), spill)
-    pictures = Pictures(records, partial(_on_list, root))
+    pictures = Pictures(records, partial(_on_list, root, (root / RECORD).is_file()))
     return Source(root=root, pictures=pictures, ignored=named - len(pictures))
 
 
-def _on_list(root: Path, record: bytes) -> Picture:
+def _on_list(root: Path, is_aligned: bool, record: bytes) -> Picture:
     key, (_, given), identity = _listed(record)
+    path = root / os.fsdecode(unescape_key(key.decode()))
+    # A list of the photos names their crops too, of which some have `.png` behind their names.
+    if is_aligned and is_crop_renamed(path.name) and not os.path.lexists(path):
+        path = path.with_name(f"{path.name}.png")
     return Picture(
         key.decode(),
         identity.decode() if given else folder_of(key.decode()),
-        root / os.fsdecode(unescape_key(key.decode())),
+        path,
     )
 
 

@@ -140,6 +140,17 @@ def test_names_written_elsewhere_find_their_own_picture_or_none(tmp_path: Path, 
     assert (rows >= 0).all() or len(copies) > 1
 
 
+def test_a_photo_s_name_finds_its_crop_whose_name_has_png_behind_it(tmp_path: Path) -> None:
+    crops = ["Ann/Ann_0001.HEIC.png", "Ann/Ann_0002.jpg", "Bo/Bo_0001.pgm.png", "x.pgm.png.png"]
+    names = ["Ann/Ann_0001.HEIC", "Ann/Ann_0002.jpg", "Bo/Bo_0001.pgm", "x.pgm.png"]
+    assert _way(tmp_path, names, crops) == Way()
+    assert _way(tmp_path, crops, crops) == Way()
+    stems = ["Ann/Ann_0001", "Ann/Ann_0002", "Bo/Bo_0001"]
+    assert _way(tmp_path, stems, crops) == Way()
+    listed = _list(tmp_path / "p.csv", ["a.pgm", "b.png.png"])
+    assert resolve(listed, ["a.pgm.png", "a.pgm", "b.png"]).tolist() == [1, -1]
+
+
 def test_one_name_that_is_known_settles_the_way_for_all(tmp_path: Path) -> None:
     listed = _list(tmp_path / "p.csv", [_KNOWN[0], "lfw/Ann/Ann_0002.jpg"])
     assert resolve(listed, _KNOWN).tolist() == [0, -1]

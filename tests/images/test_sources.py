@@ -298,3 +298,18 @@ def test_a_picture_that_disappears_after_the_search_is_listed(
     assert (result["embedded"], result["failed"]) == (2, 1)
     with EmbeddingFile(out) as file:
         assert file.left().failed == [("1.png", "no such file")]
+
+
+def test_a_list_of_photos_names_their_crops_in_a_folder_of_aligned_faces(tmp_path: Path) -> None:
+    faces = tmp_path / "faces"
+    _touch(faces, "a.jpg", "b.pgm.png", "c.gif.png", "d.pgm", "d.pgm.png")
+    listed = tmp_path / "list.txt"
+    listed.write_text("a.jpg\nb.pgm\nc.gif.png\nd.pgm\ne.heic\n")
+
+    def files() -> list[str]:
+        return [picture.path.name for picture in open_source(listed, root=faces).pictures]
+
+    assert files() == ["a.jpg", "b.pgm", "c.gif.png", "d.pgm", "e.heic"]
+    (faces / "align.json").touch()
+    assert files() == ["a.jpg", "b.pgm.png", "c.gif.png", "d.pgm", "e.heic.png"]
+    assert [picture.key for picture in open_source(listed, root=faces).pictures][1] == "b.pgm"

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
+from itertools import chain, product
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ import numpy as np
 from faceidx.errors import InputError
 from faceidx.evaluation.lists.lines import shown
 from faceidx.evaluation.lists.pairs import PairList
-from faceidx.images.keys import is_picture_name
+from faceidx.images.keys import is_picture_name, photo_of_crop
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def resolve(pairs: PairList, known_keys: Sequence[str], way: Way | None = None) 
 
     A key is looked for as it is, then without the list's `prefix`, then as if the list's author
     had escaped it already (`%25` for `%`), and, where the list leaves suffixes out, among the known
-    keys without their suffix.
+    keys without their suffix. The crop of a photo is known by the photo's name too.
 
     Args:
         way: by which the names are found; by default the one of `find_way`.
@@ -137,7 +137,11 @@ def find_names(
         InputError: a name without suffix fits two known pictures.
     """
     known = {key: row for row, key in enumerate(known_keys)}
-    by_stem = _stems(known_keys) if stems else {}
+    photos = ((row, photo_of_crop(key)) for row, key in enumerate(known_keys))
+    crops = {photo: row for row, photo in photos if photo not in known}
+    named = chain(enumerate(known_keys), ((row, photo) for photo, row in crops.items()))
+    by_stem = _stems(named) if stems else {}
+    known.update(crops)
     rows = np.full(len(wanted), -1, dtype=np.int64)
     for place, key in enumerate(wanted):
         for name in _spellings(key, prefix):
@@ -157,9 +161,9 @@ def _spellings(key: str, prefix: str) -> list[str]:
     return names + [name.replace("%25", "%") for name in names if "%25" in name]
 
 
-def _stems(keys: Sequence[str]) -> dict[str, list[int]]:
+def _stems(named: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
     rows: dict[str, list[int]] = {}
-    for row, key in enumerate(keys):
+    for row, key in named:
         suffix = PurePosixPath(key).suffix
         if suffix:
             rows.setdefault(key[: -len(suffix)], []).append(row)
