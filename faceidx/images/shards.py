@@ -40,6 +40,7 @@ _MOST_SHARDS = 100_000
 _LARGEST_SAMPLE = 1000
 _LARGEST_JSON = 1 << 24
 _LONGEST_IDENTITY = 4096
+_SAID_OF_PICTURES = (b".cls", b".json", b".txt")
 
 # A record is the key, the number of the shard, offset and size of the data, whether the sample
 # names the identity, and the identity. No key holds a zero byte, so records are sorted by key.
@@ -133,12 +134,13 @@ def open_shards(shards: Sequence[Path], spill: Path | None) -> tuple[Pictures, i
         JobError: as `Records`.
     """
     sorter = Sorter(spill)
-    ignored = links = 0
+    ignored = links = astray = 0
     for number, shard in enumerate(shards):
         with open_tar(shard) as archive:
             for sample in _samples(archive.members()):
                 pictures = list(_pictures(sample))
                 labels = _labels(archive, sample) if pictures else {}
+                astray += not pictures and _is_label_alone(archive, sample)
                 for member in pictures:
                     identity = _identity(member.name, labels)
                     given = identity is not None
@@ -152,6 +154,12 @@ def open_shards(shards: Sequence[Path], spill: Path | None) -> tuple[Pictures, i
             "%d links or sparse files in the shards have names of pictures and were ignored; write "
             "shards with tar --dereference --hard-dereference",
             links,
+        )
+    if astray:
+        logger.warning(
+            "%d labels in the shards do not lie beside the picture of their name and are ignored, "
+            "so identities may be wrong; write each behind its picture (tar --sort=name)",
+            astray,
         )
 
     records = Records(_all_different(shards, sorter.merged()), spill)
@@ -245,6 +253,16 @@ def _labels(archive: Archive, sample: Sequence[Member]) -> dict[bytes, str]:
                 if raw is not None:
                     labels[_stem(member.name)] = _checked(archive, member, raw)
     return labels
+
+
+def _is_label_alone(archive: Archive, sample: Sequence[Member]) -> bool:
+    """Whether a sample is only what is said of a picture, which lies elsewhere or nowhere."""
+    if not all(m.is_file and m.name.lower().endswith(_SAID_OF_PICTURES) for m in sample):
+        return False
+    try:
+        return bool(_labels(archive, sample))
+    except InputError:
+        return False
 
 
 def _identity(name: bytes, labels: dict[bytes, str]) -> str | None:

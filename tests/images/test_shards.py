@@ -224,6 +224,19 @@ def test_a_label_that_is_none_is_an_error_at_its_place(
     assert _found(open_source(path)) == [("b.jpg", "")]
 
 
+def test_labels_that_lie_apart_from_their_pictures_are_counted_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    members = {"a/1.jpg": b"1", "a/2.jpg": b"2", "a/1.cls": "x", "a/2.json": '{"label": "y"}'}
+    beside = {"b/3.jpg": b"3", "b/3.cls": "z", "b/4.mp4": b"4", "b/4.cls": "z", "about.json": "{}"}
+    source = open_source(_pack(tmp_path / "x.tar", {**members, **beside}))
+    assert dict(_found(source)) == {"a/1.jpg": "a", "a/2.jpg": "a", "b/3.jpg": "z"}
+    assert "2 labels in the shards do not lie beside the picture of their name" in caplog.text
+    caplog.clear()
+    open_source(_pack(tmp_path / "x.tar", dict(sorted(members.items())) | beside))
+    assert not caplog.text
+
+
 def test_other_views_of_a_sample_are_no_pictures_but_dots_in_names_do_no_harm(
     tmp_path: Path,
 ) -> None:
