@@ -7,6 +7,7 @@ that dot says what each is.
 
 from __future__ import annotations
 
+import codecs
 import json
 import logging
 import os
@@ -272,7 +273,8 @@ def _identity(name: bytes, labels: dict[bytes, str]) -> str | None:
 def _from_text(archive: Archive, member: Member) -> bytes:
     if member.size > _LONGEST_IDENTITY:
         raise _broken(archive, member, "is too long for an identity")
-    return archive.read(member.offset, member.size).strip()
+    text = archive.read(member.offset, member.size)
+    return text.removeprefix(codecs.BOM_UTF8).strip()
 
 
 def _from_json(archive: Archive, member: Member) -> bytes | None:
@@ -286,6 +288,8 @@ def _from_json(archive: Archive, member: Member) -> bytes | None:
         return None
     for name in ("identity", "label"):
         value = said.get(name)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # as tables have numbers of a column in which some are missing
         if isinstance(value, (str, int)) and not isinstance(value, bool):
             return str(value).encode("utf-8", "surrogatepass")
     return None

@@ -202,6 +202,17 @@ def test_identities_come_from_cls_then_json_then_the_folder(tmp_path: Path) -> N
     assert source.ignored == 9
 
 
+def test_labels_are_read_as_other_programs_write_them(tmp_path: Path) -> None:
+    members: dict[str, bytes | str] = {
+        "a/1.jpg": b"1", "a/1.cls": b"\xef\xbb\xbfanna\r\n",
+        "a/2.jpg": b"2", "a/2.json": b'\xef\xbb\xbf{"label": 17.0}',
+        "a/3.jpg": b"3", "a/3.json": '{"label": 1e400}',
+        "a/4.jpg": b"4", "a/4.json": '{"label": 0.5}',
+    }  # fmt: skip
+    found = _found(open_source(_pack(tmp_path / "x.tar", members)))
+    assert [identity for _, identity in found] == ["anna", "17", "a", "a"]
+
+
 @pytest.mark.parametrize(
     ("name", "label", "message"),
     [
