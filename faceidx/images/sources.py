@@ -199,7 +199,7 @@ def _open_list(file: Path, root: Path, spill: Path | None) -> Source:
         raise InputError(f"{root} is no folder; give --root with the folder of the pictures")
     bases = [_with_slash(base) for base in (root.absolute(), root.resolve())]
     sorter = Sorter(spill)
-    named = 0
+    named = padded = 0
     for entry in read_list(file):
         raw = _below(entry, bases)
         if raw is None:
@@ -209,9 +209,17 @@ def _open_list(file: Path, root: Path, spill: Path | None) -> Source:
             )
         given = entry.identity is not None
         identity = escape_bytes(entry.identity or b"").encode()
+        padded += identity != identity.strip()
         line = _LINE.pack(entry.line, given)
         sorter.add(b"%b\0%b%b" % (escape_bytes(raw).encode(), line, identity))
         named += 1
+    if padded:
+        logger.warning(
+            "%s: %d identities begin or end with a blank, which belongs to the name, so they are "
+            "others than those without; write `path,identity` without a blank where none is meant",
+            file,
+            padded,
+        )
 
     records = Records(_pictures_listed_once(file, sorter.merged()), spill)
     pictures = Pictures(records, partial(_on_list, root, (root / RECORD).is_file()))

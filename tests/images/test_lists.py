@@ -118,6 +118,18 @@ def test_a_csv_list_gives_identities(tmp_path: Path) -> None:
     ]
 
 
+def test_blanks_around_identities_belong_to_them_and_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = ["a.jpg,ann lee", "b.jpg, ann lee", "c.jpg,ann lee ", "d.jpg,"]
+    file = _list(tmp_path, "\n".join(["path, identity", *rows]), "list.csv")
+    assert [who for _, who in _found(file)] == ["ann lee", " ann lee", "ann lee ", ""]
+    assert "list.csv: 2 identities begin or end with a blank" in caplog.text
+    caplog.clear()
+    _found(_list(tmp_path, "\n".join(["path,identity", rows[0], rows[3]]), "list.csv"))
+    assert not caplog.text
+
+
 def test_a_csv_list_without_identities_takes_them_from_the_folders(tmp_path: Path) -> None:
     assert _found(_list(tmp_path, "Path\nanna/1.jpg\n\n", "l.csv")) == [("anna/1.jpg", "anna")]
 
