@@ -13,7 +13,7 @@ import numpy as np
 
 from faceidx.embedding.missed import identities_missed
 from faceidx.embedding.photos import embed_or_warn
-from faceidx.embedding.pipeline import PipelineOptions, origin_of
+from faceidx.embedding.pipeline import PipelineOptions, origin_of, prepare_of
 from faceidx.embedding.store import EmbeddingFile, is_embeddings, require_one_model
 from faceidx.embedding.views import Views, found_with_answers, write_views
 from faceidx.errors import InputError
@@ -25,6 +25,7 @@ from faceidx.gallery.folder import Gallery, load_gallery
 from faceidx.gallery.probes import Probes, every_probe_of_file
 from faceidx.gallery.sources import differences, require_comparable
 from faceidx.images.folders import require_elsewhere
+from faceidx.images.prepare import WholePicture
 from faceidx.images.sources import Picture, open_source
 from faceidx.models.open import ModelOptions, open_model
 from faceidx.progress import ProgressCallback, silent
@@ -106,8 +107,9 @@ def look_up(
                     nearest_answers=nearest,
                     progress=progress,
                 )
+                shown = None
                 if options.annotate and nearest is not None:
-                    _annotate(options.annotate, read, nearest, progress)
+                    shown = _annotate(options.annotate, read, nearest, progress)
                 if options.report:
                     from faceidx.gallery.report import write_identification_report
 
@@ -121,7 +123,7 @@ def look_up(
                         command=command_line(options),
                         warnings=found.warnings,
                     )
-    paths = {"report": options.report, "annotate": options.annotate}
+    paths = {"report": options.report, "annotate": shown}
     return {**found.summary, "failed": read.failed, **paths}, found.first
 
 
@@ -168,6 +170,12 @@ def _embedded_probes(
     flip = bool(gallery.origin.preprocessing.get("flip", False))
     recorded = gallery.origin.preprocessing
     pipeline = replace(options.pipeline, flip=flip).as_recorded(recorded.get("detect"))
+    prepare = prepare_of(model.preprocessing, model.template, pipeline)
+    if options.annotate and isinstance(prepare, WholePicture):
+        raise InputError(
+            f"{options.annotate}: the pictures are taken as faces that are cut out already, so "
+            "none is found that could be shown; give --detect, or leave out --annotate"
+        )
     origin = origin_of(model, pipeline)
     require_one_model(gallery.origin, str(gallery.path), origin, model.name)
     if differing := differences(origin.preprocessing, recorded):
@@ -193,9 +201,11 @@ def _embedded_probes(
 
 def _annotate(
     folder: Path, read: _Read, nearest: Mapping[str, Answer], progress: ProgressCallback
-) -> None:
+) -> Path | None:
+    """Write the photos with their faces; returns where they are, if there is any."""
     if read.faces is None or read.pipeline is None:
-        raise InputError(f"{folder}: no face was looked for in a photo, so there is none to show")
+        logger.warning("no face was found in a photo, so %s is not written", folder)
+        return None
     answers = {
         key: (answer.identity, answer.score, answer.decision == MATCH)
         for key, answer in nearest.items()
@@ -207,3 +217,4 @@ def _annotate(
         read.pipeline,
         progress=progress,
     )
+    return folder

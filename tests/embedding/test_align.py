@@ -455,3 +455,22 @@ def test_classify_draws_who_was_found(
     assert set(_files(boxes)) == {"anna/one.png", "anna/two.png", "bert/three.png"}
     _, err = run_cli(*probes, "--annotate", boxes, code=2)
     assert "boxes exists already" in err
+
+
+def test_classify_says_before_the_work_that_no_face_will_be_shown_and_loses_no_answer(
+    run_cli: RunCli, photos: Path, fake_model_file: Path, toy: Path, tmp_path: Path
+) -> None:
+    out, gallery, boxes = tmp_path / "f.h5", tmp_path / "gallery", tmp_path / "boxes"
+    command = ("--model", fake_model_file)
+    run_cli("embed", photos, *command, "--out", out)
+    run_cli("index", "build", out, "--out", gallery)
+    told = ("--index", gallery, *command, "--threshold", "0.5", "--annotate", boxes)
+    _, err = run_cli("classify", photos, *told, "--out", tmp_path / "a.csv", code=2)
+    assert "taken as faces that are cut out already, so none is found that could be shown" in err
+    assert not (tmp_path / "a.csv").exists()
+    blank = tmp_path / "blank.png"
+    Image.new("RGB", (64, 64)).save(blank)
+    words = ("classify", blank, *told, "--detector", toy, "--detect", "largest", "--json")
+    result, err = run_cli(*words, "--out", tmp_path / "b.csv")
+    assert json.loads(result)["annotate"] is None and json.loads(result)["unknown"] == 1
+    assert "no face was found in a photo" in err and not boxes.exists()
