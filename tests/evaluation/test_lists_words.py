@@ -178,3 +178,13 @@ def test_trials_without_labels_are_told_so(tmp_path: Path, text: str) -> None:
     path.write_text("img1,img2\na.jpg,b.jpg\n")
     with pytest.raises(InputError, match=r"trials.txt:1: no column of the header is a label"):
         read_list(path)
+
+
+def test_a_blank_in_one_name_of_each_pair_makes_no_scores_of_bob(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.txt"
+    path.write_text("Ann Lee/1.jpg Bo/2.jpg 1\nAnn Lee/1.jpg Cy/3.jpg 0\n")
+    found = read_list(path)
+    assert isinstance(found, PairList) and found.format == "pairs01"
+    assert found.keys == ["Ann Lee/1.jpg", "Bo/2.jpg", "Cy/3.jpg"]
+    with pytest.raises(InputError, match=r"pairs\.txt:1: the second column holds names of pictu"):
+        read_list(path, format="bob")

@@ -23,6 +23,7 @@ from faceidx.evaluation.lists.lines import (
 )
 from faceidx.evaluation.lists.pairs import ScoreList
 from faceidx.evaluation.lists.table import all_finite, finite
+from faceidx.images.keys import is_picture_name
 
 
 def read_bob(path: Path) -> ScoreList:
@@ -33,7 +34,7 @@ def read_bob(path: Path) -> ScoreList:
 
     Raises:
         ListError: a line is not understood, a score is no finite number, or labels stand in the
-            place of the probes.
+            place of the probes or names of pictures in that of the identities.
     """
     scores, people = Scores(), Rows()
     sides = array("i"), array("i")
@@ -64,6 +65,17 @@ def read_bob(path: Path) -> ScoreList:
             understood=True,
         )
     left, right = (np.frombuffer(side, dtype=np.int32) for side in sides)
+    names = list(people)
+    are_labels = bool(np.isin(found.scores, (0, 1)).all())
+    if are_labels and all(is_picture_name(names[row]) for row in np.unique(right).tolist()):
+        # As of `Ann Lee/1.jpg Bo/2.jpg 1`, a pair with a blank in one name and its label.
+        raise ListError(
+            path,
+            int(found.lines[0]),
+            "the second column holds names of pictures and the last 0 and 1 alone, so these are no "
+            "identities and scores; where names hold blanks, set the fields apart by tabs",
+            understood=True,
+        )
     return replace(found, people=(left, right))
 
 
